@@ -1,0 +1,44 @@
+"""Scan files: one module for each format, and `read_scan`, which finds the one that knows a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from ptycho_torch.config import Domain
+from ptycho_torch.data.formats import npz
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.errors import DataError
+
+
+class ScanFormat(Protocol):
+    """What a module has to offer to be a format."""
+
+    name: str
+
+    def recognises(self, path: Path) -> bool:
+        """Whether name or first bytes of an existing file are those of this format."""
+
+    def read(self, path: Path, *, domain: Domain | None = None) -> Scan:
+        """The scan in the file, checked; DataError in one line when it can't be used."""
+
+
+FORMATS: tuple[ScanFormat, ...] = (npz,)
+
+
+def read_scan(path: str | Path, *, domain: Domain | None = None) -> Scan:
+    """The scan in a file of any known format; `domain` overrides what the file declares or a test would find.
+
+    Raises DataError, in one line, for a file that is missing, unknown, damaged or holds no usable scan.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'it is a folder, a scan file is needed' if path.is_dir() else 'no such file'}")
+    try:
+        known = next((form for form in FORMATS if form.recognises(path)), None)
+        if known is not None:
+            return known.read(path, domain=domain)
+    except OSError as error:
+        raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
+    names = ", ".join(form.name for form in FORMATS)
+    raise DataError(f"{path}: not a scan file that is known here: {names} can be read")

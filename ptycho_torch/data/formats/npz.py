@@ -1,0 +1,245 @@
+"""The scan NPZ: patterns in `diff3d`, positions in `xcoords` and `ycoords`, and what else is known, key by key."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pickletools
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ptycho_torch.config import Domain
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.errors import DataError
+from ptycho_torch.files import atomic_path, sha256_of
+
+name = "NPZ"
+
+PATTERN_KEYS = ("diff3d", "diffraction")
+METADATA_BYTES = 2**20
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise on archives that are cut short, altered or encrypted, or that hold pickles."""
+
+CONTRACT: dict[str, type[np.generic]] = {
+    "diff3d": np.float32,
+    "xcoords": np.float64,
+    "ycoords": np.float64,
+    "xcoords_start": np.float64,
+    "ycoords_start": np.float64,
+    "probeGuess": np.complex64,
+    "objectGuess": np.complex64,
+    "scan_index": np.int64,
+    "mask": np.uint8,
+    "nphotons": np.float64,
+    "realised_photons": np.float64,
+    "measurement_domain": np.str_,
+    "seed": np.int64,
+}
+"""Keys and types as they are written; other keys go into the file as they are."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is named .npz or starts like a zip archive."""
+    with open(path, "rb") as file:
+        return path.suffix == ".npz" or file.read(4) == b"PK\x03\x04"
+
+
+def read(path: Path, *, domain: Domain | None = None) -> Scan:
+    """The scan in an NPZ, checked. Patterns keep their stored type; no pickle is executed.
+
+    Raises DataError that names every problem in one line.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        with open(path, "rb") as file:
+            cut = file.read(2) == b"PK"
+        what = "the archive is cut short or damaged: copy it again" if cut else "not an NPZ, a zip of arrays is needed"
+        raise DataError(f"{path}: {what}") from None
+    with archive:
+        return _Members(path, archive).scan(domain)
+
+
+def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = None, /, **more: ArrayLike) -> None:
+    """Writes a scan NPZ from keys and arrays, whole or not at all; equal arrays give equal bytes.
+
+    `diff3d` [n, N, N] is amplitude = √counts unless `measurement_domain` says counts; `xcoords` (column) and `ycoords`
+    (row) [n] are object pixels; `probeGuess` [N, N] or [mode, N, N] is in √photons. What is left out of the start
+    coordinates, mask, scan_index and domain is filled in. Raises DataError when the arrays do not make a scan file.
+    """
+    members = {key: np.asarray(value) for key, value in {**(arrays or {}), **more}.items()}
+    missing = [key for key in ("diff3d", "xcoords", "ycoords") if key not in members]
+    if missing:
+        raise DataError(f"{path}: no {', '.join(missing)} to write, a scan file needs them")
+    patterns, count = members["diff3d"], len(members["xcoords"])
+    if patterns.ndim != 3 or not len(patterns) == count == len(members["ycoords"]):
+        raise DataError(
+            f"{path}: patterns {patterns.shape} with {count} x and {len(members['ycoords'])} y coordinates, "
+            "(n, N, N) with n of each is needed"
+        )
+    defaults: dict[str, np.ndarray] = {
+        "xcoords_start": members["xcoords"],
+        "ycoords_start": members["ycoords"],
+        "scan_index": np.zeros(count),
+        "mask": np.ones(patterns.shape[1:]),
+        "measurement_domain": np.array("amplitude"),
+    }
+    members = defaults | members
+    typed = {key: members[key].astype(kind, copy=False) for key, kind in CONTRACT.items() if key in members}
+    ordered: dict[str, Any] = typed | {key: value for key, value in members.items() if key not in CONTRACT}
+    pickled = [key for key, value in ordered.items() if value.dtype.hasobject]
+    if pickled:
+        raise DataError(f"{path}: {', '.join(pickled)} would need a pickle, numbers or text are needed")
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **ordered)
+
+
+@dataclass
+class _Members:
+    """An open archive, read one member at a time, and what is worth telling about it."""
+
+    path: Path
+    archive: zipfile.ZipFile
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[str]:
+        return [member.removesuffix(".npy") for member in self.archive.namelist() if member.endswith(".npy")]
+
+    def scan(self, domain: Domain | None) -> Scan:
+        """The checked scan of these members."""
+        self._check_keys()
+        positions = self._coordinates("ycoords", "xcoords")
+        known: dict[str, Any] = {
+            "nominal_positions": None,
+            "domain": domain,
+            "domain_reason": "given by --measurement-domain",
+            "valid": self._valid(),
+            "obj": self._object(),
+            "pixel_size_m": self._positive("pixel_size_m", "obj_pixel_size_m"),
+            "wavelength_m": self._positive("wavelength_m"),
+            "nphotons": self._positive("nphotons") or self._photons_in_metadata(),
+        }
+        if domain is None and "measurement_domain" in self.keys:
+            known |= {"domain": self._declared_domain(), "domain_reason": "declared in the file"}
+        if "probeGuess" in self.keys:
+            known |= {"probe": self._numbers("probeGuess"), "probe_origin": "probeGuess in the file"}
+        if {"xcoords_start", "ycoords_start"} <= set(self.keys):
+            known["nominal_positions"] = self._coordinates("ycoords_start", "xcoords_start")
+        if "scan_index" in self.keys and (scans := len(np.unique(self._numbers("scan_index")))) > 1:
+            self.notes.append(f"scan_index names {scans} scans: they are taken as one scan of one object")
+        patterns = _as_stack(self._array(next(key for key in PATTERN_KEYS if key in self.keys)), len(positions))
+        known |= {"source": self.path, "digest": sha256_of(self.path), "notes": tuple(self.notes)}
+        return Scan.from_arrays(patterns, positions, **known)
+
+    def _check_keys(self) -> None:
+        missing = [key for key in ("xcoords", "ycoords") if key not in self.keys]
+        if not set(PATTERN_KEYS) & set(self.keys):
+            missing.insert(0, " or ".join(PATTERN_KEYS))
+        if missing:
+            there = ", ".join(self.keys) or "no arrays"
+            raise DataError(f"{self.path}: no {', no '.join(missing)}: a scan needs them, the file holds {there}")
+
+    def _array(self, key: str) -> np.ndarray:
+        try:
+            with self.archive.open(f"{key}.npy") as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+        except DAMAGED as error:
+            if "Object arrays" in str(error):
+                raise DataError(f"{self.path}: {key} is a pickled object, which is never run: store numbers") from None
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{self.path}: {key} is cut short or damaged ({reason}): copy the file again") from None
+
+    def _numbers(self, key: str) -> np.ndarray:
+        values = self._array(key)
+        if values.dtype.kind not in "buifc":
+            raise DataError(f"{self.path}: {key} is of type {values.dtype}, numbers are needed")
+        return values
+
+    def _coordinates(self, y_key: str, x_key: str) -> np.ndarray:
+        y, x = (self._numbers(key).ravel() for key in (y_key, x_key))
+        if len(y) != len(x):
+            found = f"{x_key} holds {len(x)} values, {y_key} {len(y)}"
+            raise DataError(f"{self.path}: {found}: as many of each are needed")
+        return np.stack([y.real, x.real], axis=1).astype(np.float64)
+
+    def _valid(self) -> np.ndarray | None:
+        masks = [self._numbers("mask").real > 0.5] if "mask" in self.keys else []
+        masks += [~(self._numbers("bad_pixels").real > 0.5)] if "bad_pixels" in self.keys else []
+        masks = [np.squeeze(mask) for mask in masks]
+        if len({mask.shape for mask in masks}) > 1:
+            shapes = " and ".join(str(mask.shape) for mask in masks)
+            raise DataError(f"{self.path}: mask and bad_pixels have shapes {shapes}, both need that of one pattern")
+        return np.logical_and.reduce(masks) if masks else None
+
+    def _object(self) -> np.ndarray | None:
+        if "objectGuess" not in self.keys:
+            return None
+        obj = self._numbers("objectGuess")
+        while obj.ndim > 2 and obj.shape[0] == 1:
+            obj = obj[0]
+        if obj.ndim == 2 and np.isfinite(obj).all():
+            return obj
+        self.notes.append(f"objectGuess {obj.shape} is ignored: it is not one picture (H, W) of finite numbers")
+        return None
+
+    def _positive(self, *keys: str) -> float | None:
+        for key in keys:
+            if key in self.keys:
+                values = self._array(key).ravel()
+                single = values.dtype.kind in "uif" and len(values) and (values == values[0]).all()
+                if single and 0 < values[0] < math.inf:
+                    return float(values[0])
+        return None
+
+    def _declared_domain(self) -> Domain:
+        declared = "".join(self._array("measurement_domain").astype(str).ravel()).strip().lower()
+        for domain in get_args(Domain):
+            if declared == domain:
+                return domain
+        raise DataError(
+            f"{self.path}: measurement_domain is {declared!r}, counts or amplitude is needed: add --measurement-domain"
+        )
+
+    def _photons_in_metadata(self) -> float | None:
+        if "_metadata" not in self.keys:
+            return None
+        try:
+            with self.archive.open("_metadata.npy") as stream:
+                record = json.loads(_text_of(stream.read(METADATA_BYTES)))
+            photons = float(record.get("physics_parameters", {}).get("nphotons") or math.nan)
+        except Exception as error:  # what others wrote can be wrong in any way, and nothing depends on it
+            self.notes.append(f"_metadata can't be read without running it and is ignored ({type(error).__name__})")
+            return None
+        return photons if 0 < photons < math.inf else None
+
+
+def _as_stack(patterns: np.ndarray, n_positions: int) -> np.ndarray:
+    """Patterns as [n, N, N]; [N, N, n] is known by n being the number of positions, a further axis of 1 is dropped."""
+    if patterns.ndim == 4 and patterns.shape[-1] == 1:
+        patterns = patterns[..., 0]
+    if patterns.ndim == 3:
+        first, second, last = patterns.shape
+        if first == second != last and last == n_positions:
+            return np.ascontiguousarray(np.moveaxis(patterns, -1, 0))
+    return patterns
+
+
+def _text_of(member: bytes) -> str:
+    """The text in an array member; of a pickled one the first string that can be a JSON record, with no pickle run."""
+    stream = io.BytesIO(member)
+    header = np.lib.format.read_array_header_1_0 if np.lib.format.read_magic(stream) == (1, 0) else None
+    _, _, dtype = (header or np.lib.format.read_array_header_2_0)(stream)
+    if not dtype.hasobject:
+        stream.seek(0)
+        return str(np.lib.format.read_array(stream, allow_pickle=False))
+    texts = (text for code, text, _ in pickletools.genops(stream.read()) if "UNICODE" in code.name)
+    return next(text for text in texts if isinstance(text, str) and text.startswith("{"))

@@ -1,0 +1,173 @@
+"""Patterns on their way to the object: a region of the scan, laid out on one canvas, in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptycho_torch.data.grouping import interleaved_subsets
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.physics.optics import detector_intensity, far_field
+from ptycho_torch.physics.patches import place_whole, split_positions
+from ptycho_torch.physics.probe import illumination, shift_probe
+
+CACHE_BYTES = 512 * 2**20
+CANVAS_STEP = 8
+"""Canvas sides are multiples of this, so that pictures can be halved three times."""
+PATTERNS_A_PIXEL = 2.5
+MOST_SUBSETS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some patterns with all that physics needs to predict them on a canvas."""
+
+    amplitude: Tensor  # float32 [b, N, N], √counts, zero where not measured
+    probe: Tensor  # complex64 [b, mode, N, N], moved by each position's fraction of a pixel
+    corners: Tensor  # int64 [b, 2], canvas index of each patch's first pixel
+    positions: Tensor  # float64 [b, 2], canvas index that meets index N//2 of the probe, sub-pixel
+
+    def to(self, device: torch.device) -> Batch:
+        """These patterns on another device."""
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+class Region:
+    """Patterns `indices` of a scan on the canvas that just holds their patches.
+
+    The probe is scaled by `level`, so that a flat object of one predicts the mean photons a pattern: inside a network
+    amplitudes are in √photons and the object is of order one, whatever the flux or the unit of the probe.
+    `level` · (probe in its own unit) is what it takes: level² = mean photons / Σ_valid |far_field(P)|².
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        indices: np.ndarray,
+        probe: Tensor,
+        *,
+        mean_photons: float | None = None,
+        subsets: int = 1,
+        held_out: np.ndarray | None = None,
+        batch_size: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        indices = np.asarray(indices)
+        hidden = np.zeros(len(indices), bool) if held_out is None else held_out
+        shown = np.nonzero(~hidden)[0]
+        parts = [shown[part] for part in interleaved_subsets(scan.positions[indices[shown]], subsets)]
+        self.subsets = len(parts)
+        parts.append(np.nonzero(hidden)[0])
+        self.scan, self.indices = scan, indices[np.concatenate(parts)]
+        self.device = torch.device(device)
+        self.n = scan.n
+        self.valid = torch.as_tensor(scan.valid, device=self.device)
+        probe = probe.to(self.device, torch.complex64)
+        on_detector = detector_intensity(far_field(probe))
+        photons = scan.mean_photons(self.indices) if mean_photons is None else mean_photons
+        self.photons = photons
+        self.level = math.sqrt(photons / float(on_detector[self.valid].sum()))
+        self.probe = self.level * probe
+        whole, self.fraction = split_positions(torch.as_tensor(scan.positions[self.indices]))
+        low, high = whole.amin(0) - self.n // 2, whole.amax(0) - self.n // 2 + self.n
+        self.corners = whole - self.n // 2 - low
+        self.origin: tuple[int, int] = (int(low[0]), int(low[1]))
+        self.extent: tuple[int, int] = (int(high[0] - low[0]), int(high[1] - low[1]))
+        height, width = (-(-side // CANVAS_STEP) * CANVAS_STEP for side in self.extent)
+        self.shape: tuple[int, int] = (height, width)
+        per_pattern = self.n**2 * (4 + 8 * probe.shape[0])
+        batch_size = batch_size or _handy_batch_size(self.probe)
+        self._starts = _batch_starts([len(part) for part in parts], batch_size)
+        self._small = len(self) * per_pattern <= CACHE_BYTES
+        self._kept: list[list[Batch]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self, subset: int | None = None) -> Iterator[Batch]:
+        """The patterns that networks see, or one subset of them, a batch at a time; a small region is kept in memory."""
+        for part in range(self.subsets) if subset is None else (subset,):
+            yield from self._part(part)
+
+    def judges(self) -> Iterator[Batch]:
+        """The patterns by which an object is judged: those held out from the network, or all when none are."""
+        return self._part(self.subsets) if self._starts[self.subsets] else self.batches()
+
+    def _part(self, part: int) -> Iterator[Batch]:
+        if self._small:
+            self.loaded()
+        yield from self._kept[part] if self._kept is not None else map(self._load, self._starts[part])
+
+    def loaded(self) -> Region:
+        """This region with all its patterns in memory and without a hold on the scan."""
+        if self._kept is None:
+            self._kept = [[self._load(some) for some in part] for part in self._starts]
+        return self
+
+    def to(self, device: torch.device) -> Region:
+        """This region on another device."""
+        if device == self.device:
+            return self
+        self.device, self.valid, self.probe = device, self.valid.to(device), self.probe.to(device)
+        if self._kept is not None:
+            self._kept = [[batch.to(device) for batch in part] for part in self._kept]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._kept is not None:
+            state["scan"] = None  # loader processes send patterns, not the whole scan
+        return state
+
+    def _load(self, some: slice) -> Batch:
+        amplitude = torch.from_numpy(self.scan.amplitude(self.indices[some])).to(self.device)
+        probe = shift_probe(self.probe, self.fraction[some].to(self.device))
+        corners = self.corners[some]
+        positions = corners + self.n // 2 + self.fraction[some]
+        return Batch(amplitude, probe, corners.to(self.device), positions.to(self.device))
+
+    def illumination(self, subset: int | None = None) -> Tensor:
+        """Photons that reached each canvas pixel on a flat object of one, Σ_j Σ_m |P_m(r − r_j)|²: float32 `[H, W]`."""
+        total = torch.zeros(self.shape, device=self.device)
+        for batch in self.batches(subset):
+            total += place_whole(illumination(batch.probe), batch.corners, self.shape)
+        return total
+
+
+def overlap(positions: np.ndarray, probe: Tensor) -> float:
+    """How many patterns light an object pixel, on average over the light: Σ I² / (Σ I · max|P|²), I the illumination."""
+    light = illumination(probe)
+    n = light.shape[-1]
+    whole, _ = split_positions(torch.as_tensor(positions))
+    corners = whole - whole.amin(0)
+    height, width = (int(side) + n for side in corners.amax(0))
+    total = torch.zeros(height, width, dtype=light.dtype)
+    for y, x in corners.tolist():
+        total[y : y + n, x : x + n] += light
+    return float(total.square().sum() / (total.sum() * light.max()))
+
+
+def handy_subsets(positions: np.ndarray, probe: Tensor) -> int:
+    """In how many subsets a sweep should visit this scan: each still lights an object pixel about five times."""
+    return int(np.clip(round(overlap(positions, probe) / PATTERNS_A_PIXEL), 1, MOST_SUBSETS))
+
+
+def _handy_batch_size(probe: Tensor) -> int:
+    """Patterns whose waves fit into a processor's cache, or fill a GPU."""
+    values = 2**17 if probe.device.type == "cpu" else 2**24
+    return max(4, values // probe.numel())
+
+
+def _batch_starts(sizes: list[int], batch_size: int) -> list[list[slice]]:
+    """For each subset, the slices of its batches in the region's order."""
+    ends = np.cumsum(sizes).tolist()
+    return [
+        [slice(start, min(start + batch_size, end)) for start in range(end - size, end, batch_size)]
+        for size, end in zip(sizes, ends, strict=True)
+    ]

@@ -1,0 +1,191 @@
+"""A scan that never took place: object, probe and positions through the package's own physics to photon counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptycho_torch.data.simulation.objects import OBJECTS
+from ptycho_torch.data.simulation.probes import PROBES, make_probe
+from ptycho_torch.data.simulation.scan_paths import SCAN_PATHS
+from ptycho_torch.errors import UsageError
+
+MARGIN_PX = 4  # object pixels that no pattern sees, on every side
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedScan:
+    """Patterns with everything that made them."""
+
+    amplitude: np.ndarray  # float32 [n, N, N], √counts, zero frequency at N//2
+    positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, where the probe was
+    nominal_positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, before jitter
+    probe: np.ndarray  # complex64 [mode, N, N], √photons
+    obj: np.ndarray  # complex64 [H, W], transmission
+    valid: np.ndarray  # bool [N, N], True = measured
+    photons: float  # mean photons a pattern, as requested
+    realised_photons: float  # mean photons a pattern, as counted
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.amplitude)
+
+    def save(self, path: str | Path) -> None:
+        """Write the scan NPZ, whole or not at all; equal scans give equal bytes."""
+        from ptycho_torch.data.formats.npz import write_scan_npz
+
+        write_scan_npz(path, self.as_npz())
+
+    def as_npz(self) -> dict[str, np.ndarray]:
+        """The keys and arrays of the scan NPZ: amplitude domain, positions (x = column, y = row), truth and dose."""
+        return {
+            "diff3d": self.amplitude,
+            "xcoords": self.positions[:, 1].copy(),
+            "ycoords": self.positions[:, 0].copy(),
+            "xcoords_start": self.nominal_positions[:, 1].copy(),
+            "ycoords_start": self.nominal_positions[:, 0].copy(),
+            "probeGuess": self.probe[0] if len(self.probe) == 1 else self.probe,
+            "objectGuess": self.obj,
+            "scan_index": np.zeros(len(self), np.int64),
+            "mask": self.valid.astype(np.uint8),
+            "nphotons": np.array(self.photons, np.float64),
+            "realised_photons": np.array(self.realised_photons, np.float64),
+            "measurement_domain": np.array("amplitude"),
+            "seed": np.array(-1 if self.seed is None else self.seed, np.int64),
+        }
+
+
+def simulate_scan(
+    *,
+    object_kind: str = "natural",
+    probe_kind: str = "defocus",
+    modes: int = 1,
+    scan_path: str = "raster",
+    n: int = 64,
+    positions: int = 1600,
+    aspect: float = 1.0,
+    step_px: float = 7.6,
+    jitter_px: float = 1.0,
+    photons: float = 1e5,
+    noise: bool = True,
+    seed: int = 0,
+) -> SimulatedScan:
+    """A scan of a made-up object: `positions` patterns of n × n pixels with `photons` in the mean pattern.
+
+    `aspect` is the height of the field over its width, `jitter_px` the largest random move of a stop in y and in x.
+    Object, path and noise have random streams of their own, so neither dose nor noise changes the sample.
+    Raises UsageError for a value that no experiment could have.
+    """
+    _check(object_kind, probe_kind, scan_path, modes=modes, n=n, positions=positions, seed=seed)
+    _check_ranges(aspect=aspect, step_px=step_px, jitter_px=jitter_px, photons=photons)
+    for_object, for_path, for_noise = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
+    nominal = SCAN_PATHS[scan_path](positions, step_px=step_px, aspect=aspect, rng=for_path)
+    stops = nominal + for_path.uniform(-jitter_px, jitter_px, size=nominal.shape)
+    offset = n // 2 + MARGIN_PX - stops.min(axis=0)
+    return acquire(
+        OBJECTS[object_kind](object_shape(stops + offset, n), rng=for_object),
+        make_probe(probe_kind, n=n, modes=modes),
+        positions=stops + offset,
+        nominal_positions=nominal + offset,
+        photons=photons,
+        noise=noise,
+        rng=for_noise,
+        seed=seed,
+    )
+
+
+def acquire(
+    obj: np.ndarray,
+    probe: np.ndarray,
+    *,
+    positions: np.ndarray,
+    nominal_positions: np.ndarray | None = None,
+    photons: float,
+    noise: bool,
+    rng: np.random.Generator,
+    seed: int | None = None,
+) -> SimulatedScan:
+    """Patterns of a given object, probe [mode, N, N] and positions (y, x), the probe scaled to the wanted dose.
+
+    The scale makes the mean over patterns of Σ expected counts equal to `photons`; the noise is Poisson's.
+    Raises UsageError when a window leaves the object.
+    """
+    obj, n = np.asarray(obj, np.complex64), probe.shape[-1]
+    low, high = np.floor(positions.min(axis=0) + 0.5) - n // 2, np.floor(positions.max(axis=0) + 0.5) + (n - n // 2)
+    if (low < 0).any() or (high > obj.shape).any():
+        raise UsageError(f"windows of {n} px span {low} to {high}, the object has {obj.shape}: move the positions inside")
+    counts = np.empty((len(positions), n, n), np.float32)
+    for part, intensity in _expected_counts(obj, probe, positions):
+        counts[part] = intensity
+    factor = photons / (counts.sum(axis=(1, 2), dtype=np.float64).mean())
+    realised = 0.0
+    for start in range(0, len(counts), BATCH):  # in place, so that memory stays at one stack of patterns
+        part = slice(start, start + BATCH)
+        seen = counts[part].astype(np.float64) * factor
+        seen = rng.poisson(seen).astype(np.float64) if noise else seen
+        realised += float(seen.sum())
+        counts[part] = np.sqrt(seen)
+    return SimulatedScan(
+        amplitude=counts,
+        positions=np.asarray(positions, np.float64),
+        nominal_positions=np.asarray(positions if nominal_positions is None else nominal_positions, np.float64),
+        probe=(np.sqrt(factor) * probe).astype(np.complex64),
+        obj=obj,
+        valid=np.ones((n, n), bool),
+        photons=float(photons),
+        realised_photons=realised / len(counts),
+        seed=seed,
+    )
+
+
+def object_shape(positions: np.ndarray, n: int) -> tuple[int, int]:
+    """The smallest object [H, W] that holds every window and the margin, with as much room in front as behind."""
+    front = np.floor(positions.min(axis=0) + 0.5)
+    height, width = np.floor(positions.max(axis=0) + 0.5) + front - n // 2 + n - n // 2
+    return int(height), int(width)
+
+
+def _expected_counts(obj: np.ndarray, probe: np.ndarray, positions: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Σ_m |F[P_m(r − fraction_j) · O(r + whole_j)]|² for batches of patterns, in double precision.
+
+    Whole pixels move the window, the rest of a position moves the probe, so the object is never interpolated.
+    """
+    import torch
+
+    from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+    from ptycho_torch.physics.patches import extract, split_positions
+    from ptycho_torch.physics.probe import shift_probe
+
+    transmission = torch.from_numpy(obj.astype(np.complex128))
+    light = torch.from_numpy(probe.astype(np.complex128))
+    whole, fraction = split_positions(torch.from_numpy(np.asarray(positions, np.float64)))
+    for start in range(0, len(positions), BATCH):
+        part = slice(start, start + BATCH)
+        patches = extract(transmission, whole[part].to(torch.float64), probe.shape[-1])
+        wave = exit_wave(patches, shift_probe(light, fraction[part]))
+        yield part, detector_intensity(far_field(wave)).numpy()
+
+
+def _check(object_kind: str, probe_kind: str, scan_path: str, **numbers: int) -> None:
+    for name, kind, known in (
+        ("object", object_kind, OBJECTS),
+        ("probe", probe_kind, PROBES),
+        ("scan path", scan_path, SCAN_PATHS),
+    ):
+        if kind not in known:
+            raise UsageError(f"no {name} is called {kind!r}: choose one of {', '.join(known)}")
+    if numbers["n"] < 16 or numbers["n"] % 2:
+        raise UsageError(f"N is {numbers['n']}: an even number of at least 16 is needed")
+    for name, least in (("modes", 1), ("positions", 1), ("seed", 0)):
+        if numbers[name] < least:
+            raise UsageError(f"{name} is {numbers[name]}: at least {least} is needed")
+
+
+def _check_ranges(**values: float) -> None:
+    for name, value in values.items():
+        if not np.isfinite(value) or value < 0 or (value == 0 and name != "jitter_px"):
+            raise UsageError(f"{name} is {value}: a finite number above zero is needed")

@@ -1,0 +1,76 @@
+"""Illuminations of unit power, complex [mode, N, N], centred on array index N//2; every width scales with N."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+MODE_DECAY = 0.4  # power of a mode over the power of the one before
+
+
+def disk(n: int) -> np.ndarray:
+    """A pinhole against the sample: a flat disk N/2 wide, its edge one pixel soft."""
+    y, x = _coordinates(n)
+    return np.clip(0.5 + n / 4 - np.hypot(y, x), 0, 1).astype(complex)
+
+
+def gaussian(n: int) -> np.ndarray:
+    """A Gaussian focus, |probe|² with a full width at half maximum of N/4."""
+    y, x = _coordinates(n)
+    return np.exp(-2 * np.log(2) * (y**2 + x**2) / (n / 4) ** 2).astype(complex)
+
+
+def defocus(n: int) -> np.ndarray:
+    """A lens with a soft circular aperture out of focus, 0.55 N (35 px at N = 64) wide."""
+    return _out_of_focus(n, outer=0.17, inner=0.0, soft=0.02, width=0.55)
+
+
+def zone_plate(n: int) -> np.ndarray:
+    """A zone plate with central stop out of focus: a ring 0.55 N wide, the stop 0.4 of the aperture."""
+    return _out_of_focus(n, outer=0.2, inner=0.08, soft=0.006, width=0.55)
+
+
+def make_probe(kind: str, *, n: int, modes: int = 1) -> np.ndarray:
+    """The probe `kind` as `modes` mutually incoherent, orthogonal modes [mode, N, N], Σ|probe|² = 1 over all of them.
+
+    Modes are the coherent probe times the polynomials 1, x, y, x², xy, y², …, made orthonormal in this order (Hermite's
+    way); powers fall by `MODE_DECAY` from each mode to the next.
+    """
+    main = PROBES[kind](n)
+    y, x = (coordinate / (n / 4) for coordinate in _coordinates(n))
+    orders = [(total - order, order) for total in range(modes) for order in range(total + 1)][:modes]
+    family = np.stack([(main * x**i * y**j).ravel() for i, j in orders], axis=1)
+    orthonormal, triangle = np.linalg.qr(family)
+    orthonormal = orthonormal * np.exp(1j * np.angle(np.diagonal(triangle)))
+    power = MODE_DECAY ** np.arange(modes)
+    weighted = orthonormal * np.sqrt(power / power.sum())
+    return weighted.T.reshape(modes, n, n)
+
+
+def _out_of_focus(n: int, *, outer: float, inner: float, soft: float, width: float) -> np.ndarray:
+    """Inverse far field of an annulus with quadratic phase; radii in cycles/px, `width` = geometric cone / N.
+
+    A phase c·f² moves light of frequency f by c·f/π px, so the cone is 2c·outer/π px wide.
+    """
+    y, x = _coordinates(n)
+    frequency = np.hypot(y, x) / n
+    pupil = 0.5 * (1 - np.tanh((frequency - outer) / soft))
+    if inner:
+        pupil = pupil * 0.5 * (1 + np.tanh((frequency - inner) / soft))
+    curvature = np.pi * width * n / (2 * outer)
+    wave = pupil * np.exp(1j * curvature * frequency**2)
+    return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(wave)))
+
+
+def _coordinates(n: int) -> tuple[np.ndarray, np.ndarray]:
+    line = np.arange(n, dtype=np.float64) - n // 2
+    return line[:, None], line[None, :]
+
+
+PROBES: dict[str, Callable[[int], np.ndarray]] = {
+    "disk": disk,
+    "gaussian": gaussian,
+    "defocus": defocus,
+    "zone-plate": zone_plate,
+}

@@ -1,0 +1,39 @@
+"""Where to compute, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ptycho_torch.errors import UsageError
+
+
+def resolve_device(accelerator: str, device: str | None = None) -> torch.device:
+    """The device that `--accelerator` (or the older `--device`) names; UsageError where the machine lacks it."""
+    wanted = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu"}.get(device, device) if device else accelerator
+    if wanted == "tpu":
+        raise UsageError("--accelerator tpu: TPUs are not supported; use cpu, gpu or auto")
+    if wanted not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise UsageError(f"--device {device}: cpu or cuda is needed; or use --accelerator")
+    if wanted in ("gpu", "cuda"):
+        if not torch.cuda.is_available():
+            raise UsageError(f"--accelerator {wanted}: this machine has no usable CUDA GPU; use cpu or auto")
+        return torch.device("cuda")
+    if wanted == "mps":
+        if not torch.backends.mps.is_available():
+            raise UsageError("--accelerator mps: this machine has no Apple GPU; use cpu or auto")
+        return torch.device("mps")
+    if wanted == "auto" and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def use_available_threads() -> None:
+    """As many threads as the process may run on: containers and schedulers give fewer cores than the machine has."""
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        available = os.cpu_count() or 1
+    limit = int(os.environ.get("OMP_NUM_THREADS", available) or available)
+    torch.set_num_threads(max(1, min(available, limit)))

@@ -1,0 +1,31 @@
+"""What can go wrong, by whose hand, and the exit code that says so."""
+
+
+class PtychoError(Exception):
+    """A failure that one sentence explains: what was found, what was needed, the way out."""
+
+    exit_code = 1
+
+
+class UsageError(PtychoError):
+    """A flag or a configuration value that can't be honoured."""
+
+    exit_code = 2
+
+
+class DataError(PtychoError):
+    """A scan or product file that can't be used."""
+
+    exit_code = 3
+
+
+class BundleError(PtychoError):
+    """A model bundle that can't be trusted or understood."""
+
+    exit_code = 4
+
+
+class Interrupted(PtychoError):
+    """The user, or the scheduler, asked to stop; what was finished is kept."""
+
+    exit_code = 130

@@ -1,0 +1,238 @@
+"""Two objects laid over each other by their origins, compared in numbers and pictures."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho_torch.errors import DataError
+from ptycho_torch.files import atomic_path, write_json
+from ptycho_torch.metrics import (
+    RingCorrelation,
+    Scale,
+    align,
+    amplitude_psnr,
+    band_passed_pearson,
+    collapse_report,
+    fourier_ring_correlation,
+    phase_psnr,
+    phase_ramp,
+    phases,
+    scored_region,
+    ssim,
+)
+
+LEAST_SIDE_PX = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A complex object and where it lies on the scan's object grid."""
+
+    path: Path
+    object: np.ndarray  # complex128 [H, W]
+    origin: tuple[int, int]  # (y, x) of object[0, 0]
+    positions: np.ndarray | None  # float64 [n, 2] (y, x)
+
+    def cut(self, rows: slice, columns: slice) -> np.ndarray:
+        """The part in these rows and columns of the scan's object grid."""
+        y, x = self.origin
+        return self.object[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+
+
+def evaluate(
+    path_a: str | Path,
+    path_b: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    ramp: bool = False,
+    scale: Scale = "none",
+    inset: int = 8,
+    data_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """Scores of the object in A against the one in B, laid over each other by `origin`, no registration.
+
+    Compared is the rectangle of the scan positions of A (else of B, else all that A and B share) drawn in by `inset`
+    pixels. The global phase is removed; a phase ramp and the scale only when asked. `data_range`: (amplitude, phase
+    [rad]) for PSNR and SSIM; by default the range of B in the compared rectangle. With `output_dir`: `evaluation.json`,
+    `evaluation.csv` and `evaluation.png`. Raises DataError for files that can't be compared.
+    """
+    a, b = read_picture(path_a), read_picture(path_b)
+    rows, columns = shared_region(a, b, inset=inset)
+    recon, truth = a.cut(rows, columns), b.cut(rows, columns)
+    for picture, part in ((a, recon), (b, truth)):
+        if not np.isfinite(part).all():
+            raise DataError(f"{picture.path}: the object has NaN or infinite pixels in the compared region")
+        if not part.any():
+            raise DataError(f"{picture.path}: the object is zero all over the compared region")
+    result: dict[str, Any] = {
+        "a": str(path_a),
+        "b": str(path_b),
+        "region": {"rows": [rows.start, rows.stop], "columns": [columns.start, columns.stop]},
+        "inset_px": inset,
+    }
+    result |= compare(recon, truth, ramp=ramp, scale=scale, data_range=data_range)
+    if output_dir is not None:
+        _write(result, align(recon, truth, ramp=ramp, scale=scale), truth, folder=Path(output_dir))
+    return result
+
+
+def compare(
+    recon: np.ndarray,
+    truth: np.ndarray,
+    *,
+    ramp: bool = False,
+    scale: Scale = "none",
+    data_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """All scores of two complex objects [H, W] on the same pixels, after `align`, and what it removed."""
+    z = align(recon, truth, ramp=ramp, scale=scale)
+    phase, true_phase = phases(z, truth)
+    amplitude_range, phase_range = data_range or (float(np.ptp(np.abs(truth))), float(np.ptp(true_phase)))
+    ring = fourier_ring_correlation(z, truth)
+    ramp_removed = phase_ramp(recon, truth) if ramp else np.zeros(2)
+    return {
+        "amplitude_psnr_db": amplitude_psnr(z, truth, data_range=amplitude_range),
+        "phase_psnr_db": phase_psnr(z, truth, data_range=phase_range),
+        "amplitude_ssim": ssim(np.abs(z), np.abs(truth), data_range=amplitude_range),
+        "phase_ssim": ssim(phase, true_phase, data_range=phase_range),
+        **collapse_report(z, truth),
+        "band_passed_phase_pearson": band_passed_pearson(phase, true_phase),
+        "complex_error": float(np.linalg.norm(z - truth) / np.linalg.norm(truth)),
+        "amplitude_mean_ratio": float(np.abs(z).mean() / np.abs(truth).mean()),
+        "frc_half_bit_px": ring.half_bit_px,
+        "frc_one_seventh_px": ring.one_seventh_px,
+        "frc": {"frequency": ring.frequency, "curve": ring.curve, "half_bit": ring.half_bit, "counts": ring.counts},
+        "amplitude_range": amplitude_range,
+        "phase_range_rad": phase_range,
+        "ssim_window_px": 7,
+        "ramp_removed_rad_per_px": [float(slope) for slope in ramp_removed],
+        "scale_removed": scale,
+    }
+
+
+def read_picture(path: str | Path) -> Picture:
+    """The object in a `reconstruction.npz` (`object`, `origin`, `positions`) or in a scan NPZ (`objectGuess`)."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a reconstruction.npz or a scan NPZ with objectGuess")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: not an npz archive; give a reconstruction.npz or a scan NPZ with objectGuess")
+            wanted = ("object", "objectGuess", "origin", "positions", "ycoords", "xcoords")
+            names, arrays = sorted(file.files), {key: file[key] for key in wanted if key in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: can't be read as an npz archive ({str(error).splitlines()[0]})") from None
+    key = next((key for key in ("object", "objectGuess") if key in arrays), None)
+    if key is None:
+        raise DataError(f"{path}: no key `object` or `objectGuess`, only {', '.join(names) or 'nothing'}")
+    obj = arrays[key]
+    obj = obj[0] if obj.ndim == 3 and len(obj) == 1 else obj
+    if obj.ndim != 2 or obj.dtype.kind not in "fc":
+        raise DataError(f"{path}: `{key}` is {obj.dtype} of shape {obj.shape}, a complex picture [H, W] is needed")
+    y, x = _origin(arrays["origin"], path) if key == "object" and "origin" in arrays else (0, 0)
+    return Picture(path, obj.astype(np.complex128), (y, x), _positions(arrays, path))
+
+
+def shared_region(a: Picture, b: Picture, *, inset: int) -> tuple[slice, slice]:
+    """Rows and columns, on the scan's object grid, that `evaluate` compares. Raises DataError when too few."""
+    low = np.maximum(a.origin, b.origin)
+    high = np.minimum(np.add(a.origin, a.object.shape), np.add(b.origin, b.object.shape))
+    positions = a.positions if a.positions is not None else b.positions
+    if positions is None:
+        low, high = (low, high) if inset == 0 else (low + inset, high - inset)
+    else:
+        try:
+            rows, columns = scored_region(positions, inset)
+        except ValueError as error:
+            raise DataError(f"{a.path}: {error}; use a smaller inset") from None
+        low = np.maximum(low, (rows.start, columns.start))
+        high = np.minimum(high, (rows.stop, columns.stop))
+    height, width = (max(0, int(size)) for size in high - low)
+    if min(height, width) < LEAST_SIDE_PX:
+        raise DataError(
+            f"{a.path} and {b.path} share {height} x {width} px of the scanned area after an inset of {inset} px, "
+            f"at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX} are needed"
+        )
+    return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
+
+
+def _origin(value: np.ndarray, path: Path) -> tuple[int, int]:
+    if value.shape != (2,) or value.dtype.kind not in "iuf" or not np.array_equal(value, np.rint(value)):
+        raise DataError(f"{path}: `origin` is {value.tolist()}, two whole numbers (y, x) are needed")
+    return int(value[0]), int(value[1])
+
+
+def _positions(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray | None:
+    if "positions" in arrays:
+        positions = arrays["positions"]
+    elif "ycoords" in arrays and "xcoords" in arrays:
+        y, x = arrays["ycoords"].ravel(), arrays["xcoords"].ravel()
+        if len(y) != len(x):
+            raise DataError(f"{path}: {len(y)} ycoords but {len(x)} xcoords")
+        positions = np.stack([y, x], axis=1)
+    else:
+        return None
+    if positions.ndim != 2 or positions.shape[1] != 2 or positions.dtype.kind not in "iuf" or len(positions) == 0:
+        raise DataError(f"{path}: positions are {positions.dtype} {positions.shape}, numbers [n, 2] are needed")
+    if not np.isfinite(positions).all():
+        raise DataError(f"{path}: positions have NaN or infinite values")
+    return positions.astype(np.float64)
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def _write(result: dict[str, Any], aligned: np.ndarray, truth: np.ndarray, *, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "evaluation.json", result)
+        with atomic_path(folder / "evaluation.csv") as temporary, open(temporary, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(("metric", "value"))
+            table.writerows((name, value) for name, value in result.items() if not isinstance(value, (dict, list)))
+        with atomic_path(folder / "evaluation.png") as temporary:
+            draw_comparison(aligned, truth, path=temporary)
+    except OSError as error:
+        raise DataError(f"{folder}: can't be written ({error.strerror}); choose another folder") from None
+
+
+def draw_comparison(aligned: np.ndarray, truth: np.ndarray, *, path: str | Path) -> None:
+    """A PNG with amplitude and phase of both, their differences, and the Fourier ring correlation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplot_mosaic([["a", "b", "c", "frc"], ["d", "e", "f", "frc"]], width_ratios=[1, 1, 1, 1.1])
+    phase, true_phase = phases(aligned, truth)
+    images = (("abc", np.abs(aligned), np.abs(truth), "amplitude"), ("def", phase, true_phase, "phase [rad]"))
+    for keys, seen, true, name in images:
+        low, high = np.percentile(true, (0.5, 99.5))
+        if high <= low:
+            low, high = low - 0.5, high + 0.5
+        spread = 0.5 * (high - low)
+        for key, image, title, limits, colours in (
+            (keys[0], seen, f"A: {name}", (low, high), "gray"),
+            (keys[1], true, f"B: {name}", (low, high), "gray"),
+            (keys[2], seen - true, f"A − B: {name}", (-spread, spread), "RdBu_r"),
+        ):
+            shown = grid[key].imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+            grid[key].set(title=title, xticks=[], yticks=[])
+            figure.colorbar(shown, ax=grid[key], shrink=0.8)
+    _draw_rings(grid["frc"], fourier_ring_correlation(aligned, truth))
+    figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
+
+
+def _draw_rings(axes: Any, ring: RingCorrelation) -> None:
+    axes.plot(ring.frequency[1:], ring.curve[1:], color="black", label="FRC")
+    axes.plot(ring.frequency[1:], ring.half_bit[1:], "--", label=f"half-bit: {ring.half_bit_px:.2f} px half period")
+    axes.axhline(1 / 7, linestyle=":", color="C1", label=f"1/7: {ring.one_seventh_px:.2f} px half period")
+    axes.set(xlim=(0, 0.5), ylim=(-0.1, 1.05), xlabel="frequency [cycles/px]", title="Fourier ring correlation")
+    axes.legend(loc="lower left")

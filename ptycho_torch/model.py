@@ -1,0 +1,66 @@
+"""The forward model around a network: object → patches → exit waves → counts, and what the counts say of it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ptycho_torch.data.loader import Batch, Region
+from ptycho_torch.physics.likelihood import LIKELIHOODS, total_variation
+from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+from ptycho_torch.physics.patches import extract_whole
+from ptycho_torch.scale import gauge_prior
+
+PRIOR_WEIGHT = 0.1
+
+
+class PtychoModel(nn.Module):
+    """A network, the intensity scale and the physics that joins them.
+
+    Regions carry the network-unit probe u; the physical probe is s · u. The network's object is of order one on a
+    flat start, region.level / s turns it into the transmission that the physical probe implies: doubling s halves it.
+    """
+
+    def __init__(self, network: nn.Module, *, scale: float, learn_scale: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=torch.float64), requires_grad=learn_scale)
+
+    def forward(self, region: Region) -> Tensor:
+        """The object of a region on its canvas, complex64 `[H, W]`, transmission."""
+        return self.network(region) * (region.level / self.log_scale.exp()).float()
+
+    def patches(self, obj: Tensor, batch: Batch) -> Tensor:
+        """The object patches that the patterns of a batch saw, `[b, N, N]`."""
+        return extract_whole(obj, batch.corners, batch.amplitude.shape[-1])
+
+    def counts(self, patches: Tensor, batch: Batch, region: Region) -> Tensor:
+        """Expected counts `[b, N, N]` [photons] of the patterns of a batch."""
+        probe = batch.probe * (self.log_scale.exp() / region.level).float()
+        return detector_intensity(far_field(exit_wave(patches, probe)))
+
+    def loss(
+        self,
+        region: Region,
+        *,
+        likelihood: str = "poisson",
+        tv_weight: float = 0.0,
+        calibrated_log_scale: float | None = None,
+    ) -> dict[str, Tensor]:
+        """Terms of the objective on a region: `likelihood`, `prior` of the gauge, and their `loss`."""
+        obj = self(region)
+        fits, patterns = [], 0
+        for batch in region.judges():
+            predicted = self.counts(self.patches(obj, batch), batch, region)
+            fits.append(LIKELIHOODS[likelihood](predicted, batch.amplitude.square(), region.valid) * len(predicted))
+            patterns += len(predicted)
+        fit = torch.stack(fits).sum() / patterns
+        light = region.illumination()
+        mean_square = (light * (obj.real.square() + obj.imag.square())).sum() / light.sum()
+        prior = gauge_prior(self.log_scale, mean_square=mean_square, calibrated_log_scale=calibrated_log_scale)
+        loss = fit + PRIOR_WEIGHT * prior
+        if tv_weight > 0:
+            loss = loss + tv_weight * total_variation(obj)
+        return {"loss": loss.float(), "likelihood": fit.detach(), "prior": prior.detach()}

@@ -1,0 +1,56 @@
+"""A light U-Net in object space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class UNet(nn.Module):
+    """Picture to picture, real `[1, channels_in, H, W]` → `[1, channels_out, H, W]`, with H and W multiples of 2^(levels−1).
+
+    Each level is two 3 × 3 convolutions; width doubles as the picture halves (average pooling down, nearest up, skips
+    added). No normalisation over space, so a tile with a margin of `reach` pixels gives what the whole picture gives.
+    The last convolution starts at zero: before training the network says nothing. Source: Ronneberger et al. 2015.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, width: int = 16, levels: int = 3) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(levels)]
+        self.levels = levels
+        self.down = nn.ModuleList(
+            _Block(channels_in if level == 0 else widths[level - 1], widths[level]) for level in range(levels)
+        )
+        self.narrow = nn.ModuleList(nn.Conv2d(widths[level], widths[level - 1], 1) for level in range(1, levels))
+        self.up = nn.ModuleList(_Block(widths[level - 1], widths[level - 1]) for level in range(1, levels))
+        self.last = nn.Conv2d(width, channels_out, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    @property
+    def reach(self) -> int:
+        """How far [px] an input pixel can act on the output, rounded up to the coarsest grid."""
+        coarsest = 2 ** (self.levels - 1)
+        radius = 1 + sum(4 * 2**level for level in range(self.levels - 1)) + 2 * coarsest + coarsest
+        return -(-radius // coarsest) * coarsest
+
+    def forward(self, picture: Tensor) -> Tensor:
+        skips = []
+        for level, block in enumerate(self.down):
+            picture = block(picture if level == 0 else F.avg_pool2d(picture, 2))
+            skips.append(picture)
+        for level in range(self.levels - 1, 0, -1):
+            coarse = self.narrow[level - 1](picture)
+            picture = self.up[level - 1](skips[level - 1] + F.interpolate(coarse, scale_factor=2, mode="nearest"))
+        return self.last(picture)
+
+
+class _Block(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return F.relu(self.second(F.relu(self.first(picture))), inplace=True)

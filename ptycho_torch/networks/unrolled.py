@@ -1,0 +1,83 @@
+"""The default network: a few stages of measure, correct, denoise on the object canvas."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ptycho_torch.data.loader import Region
+from ptycho_torch.networks.unet import UNet
+from ptycho_torch.physics.sweep import modulus_gradient
+
+FLOOR = 0.1
+"""Fraction of the largest illumination below which a canvas pixel's step is held back."""
+TILE = 256
+"""Side [px] of the tiles in which a large canvas goes through a U-Net when no gradient is wanted."""
+
+
+class Unrolled(nn.Module):
+    """A learned, unrolled reconstruction of a region: complex object canvas `[H, W]` of order one, from a flat start.
+
+    A stage is `sweeps` physics sweeps. A sweep visits the patterns in interleaved subsets, each spread evenly over the
+    scan, and moves the object after each of them, with momentum,
+
+        v ← μ v + η · g_s(O) / (I_s + 0.1 max I_s),   O ← O + v,
+
+    with the modulus gradient g_s and the illumination I_s of subset s, and then a U-Net that sees O − 1, v, the last step and √illumination and adds a complex
+    correction. Step sizes η and momenta μ are learned for every sweep. The probe acts through the physics only, so
+    that the network carries over to probes that it has not seen. Source of the idea: learned iterative reconstruction
+    (Adler & Öktem 2018), of the step: ePIE/rPIE (Maiden et al. 2009, 2017), of ordered subsets: Hudson & Larkin 1994.
+    """
+
+    def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:
+        super().__init__()
+        self.step = nn.Parameter(torch.full((stages, sweeps), 0.5))
+        self.momentum = nn.Parameter(torch.full((stages, sweeps), 0.85))
+        self.denoisers = nn.ModuleList(UNet(7, 2, width=width, levels=levels) for _ in range(stages))
+
+    def forward(self, region: Region) -> Tensor:
+        lights = [region.illumination(subset) for subset in range(region.subsets)]
+        preconditions = [1 / (light + FLOOR * light.max()) for light in lights]
+        illumination = torch.stack(lights).sum(0)
+        brightness = (illumination / illumination.max()).sqrt()
+        obj = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
+        velocity = direction = torch.zeros_like(obj)
+        for steps, momenta, denoiser in zip(self.step, self.momentum, self.denoisers, strict=True):
+            for step, momentum in zip(steps, momenta, strict=True):
+                for subset, precondition in enumerate(preconditions):
+                    direction = precondition * gradient_of(obj, region, subset)
+                    velocity = momentum * velocity + step * direction
+                    obj = obj + velocity
+            seen = torch.stack(
+                [obj.real - 1, obj.imag, velocity.real, velocity.imag, direction.real, direction.imag, brightness]
+            )
+            correction = _whole_or_tiled(denoiser, seen)
+            obj = obj + torch.complex(correction[0], correction[1])
+        return obj
+
+
+def gradient_of(obj: Tensor, region: Region, subset: int) -> Tensor:
+    """The modulus gradient of one subset of a region's patterns, summed batch by batch."""
+    total = torch.zeros_like(obj)
+    for batch in region.batches(subset):
+        total = total + modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, region.valid)
+    return total
+
+
+def _whole_or_tiled(denoiser: nn.Module, seen: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or max(seen.shape[-2:]) <= TILE:
+        return _apply(denoiser, seen)
+    assert isinstance(denoiser, UNet)
+    margin, (height, width) = denoiser.reach, seen.shape[-2:]
+    result = seen.new_empty(2, height, width)
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            y, x = max(top - margin, 0), max(left - margin, 0)
+            part = _apply(denoiser, seen[:, y : top + TILE + margin, x : left + TILE + margin])
+            inner = part[:, top - y : top - y + TILE, left - x : left - x + TILE]
+            result[:, top : top + TILE, left : left + TILE] = inner
+    return result
+
+
+def _apply(denoiser: nn.Module, seen: Tensor) -> Tensor:
+    return denoiser(seen.unsqueeze(0).contiguous(memory_format=torch.channels_last))[0].float()

@@ -1,0 +1,1 @@
+"""The textbook: pure functions on tensors, free of configuration, files and trainers."""

@@ -1,0 +1,45 @@
+"""How well predicted counts explain measured ones; pixels that were not measured do not speak."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def poisson_nll(predicted: Tensor, counts: Tensor, valid: Tensor) -> Tensor:
+    """Mean Poisson negative log-likelihood per valid pixel, relative to a perfect fit (half the Poisson deviance).
+
+    L = ⟨ λ − n + n·ln(n/λ) ⟩ with predicted counts λ and measured counts n [photons]; zero where λ = n, least there.
+    `[..., N, N]`, valid bool `[N, N]`. λ is kept above 1e-6 photons, so that a count where none was expected costs
+    much but not everything.
+    """
+    floor = predicted.clamp_min(1e-6)
+    loss = floor - counts + torch.xlogy(counts, counts.clamp_min(1e-6) / floor)
+    return _mean_over_valid(loss, valid)
+
+
+def amplitude_error(predicted: Tensor, counts: Tensor, valid: Tensor) -> Tensor:
+    """Mean absolute error of the amplitude, ⟨|√λ − √n|⟩ [√photons] (`mae`)."""
+    return _mean_over_valid((predicted.clamp_min(1e-12).sqrt() - counts.sqrt()).abs(), valid)
+
+
+def total_variation(obj: Tensor) -> Tensor:
+    """Mean isotropic total variation of a complex object, ⟨√(|∂_y O|² + |∂_x O|²)⟩: small for piecewise flat pictures."""
+    down = obj[1:, :-1] - obj[:-1, :-1]
+    right = obj[:-1, 1:] - obj[:-1, :-1]
+    squares = down.real.square() + down.imag.square() + right.real.square() + right.imag.square()
+    return (squares + 1e-12).sqrt().mean()
+
+
+LIKELIHOODS = {"poisson": poisson_nll, "mae": amplitude_error}
+
+
+def _mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:
+    patterns = values.numel() // (valid.shape[-2] * valid.shape[-1])
+    return torch.where(valid, values, values.new_zeros(())).sum() / (patterns * valid.sum().clamp_min(1))
+
+
+def misfit(predicted: Tensor, counts: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """For each pattern Σ(√λ − √n)² and Σ n over valid pixels, `[b]` each: R = √(Σ first / Σ second) over any of them."""
+    difference = (predicted.clamp_min(0).sqrt() - counts.sqrt()).square()
+    return (difference * valid).sum((-2, -1)), (counts * valid).sum((-2, -1))

@@ -1,0 +1,75 @@
+"""One physics sweep: measure, put the measured modulus in, and lay the correction back on the object.
+
+This is the inner loop of every reconstruction here. It fuses the textbook line
+
+    Ψ = far_field(exit_wave(extract(O), P))
+    g = Σ_j place( conj(P_j) · inverse_far_field( Ψ_j · (√n_j / |Ψ_j| − 1) ) ),   |Ψ|² = Σ_m |Ψ_m|²
+
+with its derivative, which is the same kind of sweep, so that training keeps one wave a pattern and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ptycho_torch.physics.optics import sign_board
+from ptycho_torch.physics.patches import extract_whole, place_whole
+
+SOFTENING = 1e-4
+"""Where |Ψ|² falls under this fraction of the pattern's mean, the modulus step is softened (a dark pixel has no phase)."""
+
+
+def modulus_gradient(obj: Tensor, probe: Tensor, corners: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+    """The steepest-descent direction of ½ Σ (√n − |Ψ|)² on the object canvas, complex `[H, W]`.
+
+    obj `[H, W]`; probe `[b or 1, mode, N, N]`; corners int64 `[b, 2]` of the patches, all inside the canvas;
+    amplitude √n `[b, N, N]`, in the unit of the probe times the object; valid bool `[N, N]`: elsewhere the predicted
+    wave stands as it is. Source: Gerchberg & Saxton 1972; Maiden & Rodenburg 2009 (ePIE's batch form).
+    """
+    return _ModulusGradient.apply(obj, probe, corners, amplitude, valid)
+
+
+class _ModulusGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, obj: Tensor, probe: Tensor, corners: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+        # The far field up to the sign of each pixel, which a modulus does not see.
+        centred = probe * sign_board(*probe.shape[-2:], device=probe.device)
+        wave = torch.fft.fft2(centred * extract_whole(obj, corners, probe.shape[-1]).unsqueeze(1), norm="ortho")
+        soft = SOFTENING * amplitude.square().mean((-2, -1), keepdim=True)
+        inverse = _power(wave).add_(soft).rsqrt_()
+        step = (amplitude * inverse).sub_(1).mul_(valid)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(wave, centred, corners, amplitude, inverse, valid)
+            ctx.shape = tuple(obj.shape)
+            correction = wave * step.unsqueeze(1)
+        else:
+            correction = wave.mul_(step.unsqueeze(1))
+        return _lay_back(correction, centred, corners, (obj.shape[0], obj.shape[1]))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+        wave, centred, corners, amplitude, inverse, valid = ctx.saved_tensors
+        patches = extract_whole(gradient.contiguous(), corners, centred.shape[-1]).unsqueeze(1)
+        change = torch.fft.fft2(centred * patches, norm="ortho")
+        ratio = amplitude * inverse
+        along = _over_modes(wave.real * change.real + wave.imag * change.imag)
+        bend = (ratio * inverse.square()).mul_(along).mul_(valid)
+        step = ratio.sub_(1).mul_(valid)
+        back = change.mul_(step.unsqueeze(1)).sub_(wave * bend.unsqueeze(1))
+        return _lay_back(back, centred, corners, ctx.shape), None, None, None, None
+
+
+def _over_modes(values: Tensor) -> Tensor:
+    return values.squeeze(1) if values.shape[1] == 1 else values.sum(1)
+
+
+def _power(wave: Tensor) -> Tensor:
+    return _over_modes(wave.real.square().addcmul_(wave.imag, wave.imag))
+
+
+def _lay_back(wave: Tensor, centred: Tensor, corners: Tensor, shape: tuple[int, int]) -> Tensor:
+    back = torch.fft.ifft2(wave, norm="ortho").mul_(centred.conj())
+    return place_whole(_over_modes(back), corners, shape)

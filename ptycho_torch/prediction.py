@@ -1,0 +1,288 @@
+"""`infer`: from a bundle and a scan to an object, pictures, numbers and a report."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptycho_torch.bundle import Bundle, read_bundle
+from ptycho_torch.config import InferenceConfig
+from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.grouping import central_region, group_neighbours
+from ptycho_torch.data.loader import Region, handy_subsets
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.devices import resolve_device, use_available_threads
+from ptycho_torch.errors import BundleError, DataError, UsageError
+from ptycho_torch.files import atomic_path, write_json
+from ptycho_torch.metrics import compare, scored_region
+from ptycho_torch.model import PtychoModel
+from ptycho_torch.networks import NETWORKS, build_network
+from ptycho_torch.physics.likelihood import misfit, poisson_nll
+from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.report import write_pictures, write_report
+from ptycho_torch.scale import IntensityScale
+from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
+from ptycho_torch.types import Reconstruction
+
+DUMPED_PATCHES = 1024
+LIT = 0.05
+"""A canvas pixel counts as seen when its illumination is at least this fraction of the largest."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A bundle made ready: the model with its weights and scale, and what a scan needs to match it."""
+
+    model: PtychoModel
+    scale: IntensityScale
+    probe: np.ndarray
+    group_size: int
+    n: int
+    bundle: Bundle
+
+    def network_probe(self, probe: np.ndarray) -> Tensor:
+        """A probe in network units: power (N/2)² for a probe of the training probe's norm."""
+        return torch.as_tensor(probe, dtype=torch.complex64) * (self.n / 2 / self.scale.probe_norm)
+
+
+def load_model(path: Path) -> TrainedModel:
+    """The model of a bundle; BundleError in one line when its parts do not fit together."""
+    bundle = read_bundle(path)
+    try:
+        options = dict(bundle.params["network"])
+        name, n = options.pop("name"), int(bundle.params["n"])
+        if name not in NETWORKS:
+            raise BundleError(f"{bundle.path}: network {name!r} is unknown here; one of {', '.join(NETWORKS)} is needed")
+        scale = IntensityScale.from_dict(bundle.params["intensity_scale"])
+        network = build_network(name, **options)
+        network.load_state_dict(bundle.weights)
+        group_size = options["group_size"] if name == "cnn" else 1
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{bundle.path}: weights and parameters do not fit together ({reason}); train again") from None
+    model = PtychoModel(network, scale=scale.value).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TrainedModel(model, scale, bundle.probe, group_size, n, bundle)
+
+
+def infer(config: InferenceConfig) -> Reconstruction:
+    """Reconstruct as the settings say and write the results into the output folder."""
+    device = resolve_device(config.accelerator, config.device)
+    use_available_threads()
+    trained = load_model(config.model_path)
+    scan = _scan_for(trained, config)
+    _check_writable(config.output_dir)
+    say = (lambda *_: None) if config.quiet else print
+    for note in scan.describe():
+        say(note)
+    print(f"intensity_scale: {trained.scale.describe()[:-1]}; bundle {trained.bundle.path})")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    trained.model.to(device)
+    region = _region(trained, scan, config, device)
+    start = time.perf_counter()
+    with torch.inference_mode(), _precision(config.precision, device):
+        obj = trained.model(region)
+    seconds = time.perf_counter() - start
+    fit = _Fit(trained, region, config)
+    with torch.inference_mode():
+        scores = fit.of(obj)
+    scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / seconds}
+    reconstruction = _as_reconstruction(obj, region, trained, scan)
+    scores |= _coverage(reconstruction) | _against_reference(reconstruction, scan)
+    reconstruction = replace(reconstruction, scores=scores)
+    _write(reconstruction, trained, scan, fit, config)
+    say(_summary(reconstruction, config))
+    return reconstruction
+
+
+def _scan_for(trained: TrainedModel, config: InferenceConfig) -> Scan:
+    scan = read_scan(config.test_data, domain=config.measurement_domain)
+    if scan.n != trained.n:
+        raise DataError(
+            f"{config.test_data}: patterns are {scan.n} x {scan.n}, the bundle {trained.bundle.path} was trained on "
+            f"{trained.n} x {trained.n}; train on patterns of this size"
+        )
+    if scan.probe_is_guess:
+        scan = replace(scan, probe=trained.probe, probe_origin="from the bundle", probe_is_guess=False)
+    if config.probe_mask:
+        diameter = config.probe_mask_diameter or scan.n / 2
+        probe = masked_probe(torch.as_tensor(scan.probe), diameter=diameter, sigma=config.probe_mask_sigma)
+        scan = replace(scan, probe=probe.numpy(), probe_origin=f"{scan.probe_origin}, cut to a disk of {diameter:g} px")
+    return scan
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        with atomic_path(folder / "metrics.json") as probe:
+            probe.touch()
+            raise FileExistsError  # written and removed: nothing is left behind
+    except FileExistsError as error:
+        if error.errno is not None:
+            raise UsageError(f"--output_dir {folder}: it is a file, a folder is needed") from None
+    except OSError as error:
+        raise UsageError(f"--output_dir {folder}: it can't be written ({error.strerror}); choose another") from None
+
+
+def _region(trained: TrainedModel, scan: Scan, config: InferenceConfig, device: torch.device) -> Region:
+    chosen = np.arange(len(scan))
+    if config.n_images is not None and config.n_images < len(scan):
+        chosen = np.sort(central_region(scan.positions, config.n_images))
+    if len(chosen) < trained.group_size:
+        raise DataError(
+            f"{config.test_data}: {len(chosen)} patterns, a group of this bundle's network needs {trained.group_size}; "
+            "raise --n_images or take a larger scan"
+        )
+    probe, batch_size = trained.network_probe(scan.probe), config.inference_batch_size
+    if trained.group_size > 1:
+        chosen = chosen[group_neighbours(scan.positions[chosen], trained.group_size).reshape(-1)]
+        batch_size = -(-(batch_size or 32) // trained.group_size) * trained.group_size
+        return Region(scan, chosen, probe, batch_size=batch_size, device=device)
+    subsets = handy_subsets(scan.positions[chosen], probe)
+    return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, device=device)
+
+
+def _precision(precision: str, device: torch.device) -> Any:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+class _Fit:
+    """How well the object explains the patterns, gathered in one pass; keeps some patches for people to look at."""
+
+    def __init__(self, trained: TrainedModel, region: Region, config: InferenceConfig) -> None:
+        self.model, self.region, self.config = trained.model, region, config
+        limit = config.patch_stats_limit if config.log_patch_stats else 0
+        self.recorder = StatisticsRecorder("inference", illuminated_pixels(region.scan.probe), limit=limit)
+        self.per_pattern = np.empty(0)
+        self.dumped: list[np.ndarray] = []
+
+    def of(self, obj: Tensor) -> dict[str, Any]:
+        differences, photons, deviance = [], [], 0.0
+        for batch in self.region.batches():
+            patches = self.model.patches(obj, batch)
+            predicted, counts = self.model.counts(patches, batch, self.region), batch.amplitude.square()
+            difference, total = misfit(predicted, counts, self.region.valid)
+            differences.append(difference.cpu().double())
+            photons.append(total.cpu().double())
+            deviance += 2 * float(poisson_nll(predicted, counts, self.region.valid)) * len(counts)
+            self._keep(patches.cpu().numpy())
+        difference, total = torch.cat(differences).numpy(), torch.cat(photons).numpy()
+        self.per_pattern = np.sqrt(difference / total)
+        return {
+            "misfit_R": math.sqrt(difference.sum() / total.sum()),
+            "misfit_R_per_pattern": self.per_pattern,
+            "poisson_deviance_per_pixel": deviance / len(difference),
+            "mean_photons_per_pattern": total.mean(),
+            "n_patterns": len(np.unique(self.region.indices)),
+        }
+
+    def _keep(self, patches: np.ndarray) -> None:
+        if self.config.log_patch_stats and not self.recorder.full:
+            print(self.recorder.add(patches))
+        if self.config.debug_dump is not None:
+            room = DUMPED_PATCHES - sum(map(len, self.dumped))
+            self.dumped.append(patches[:room])
+
+
+def _as_reconstruction(obj: Tensor, region: Region, trained: TrainedModel, scan: Scan) -> Reconstruction:
+    height, width = region.extent
+    weight = region.illumination() * (trained.scale.value / region.level) ** 2
+    return Reconstruction(
+        object=obj[:height, :width].cpu().numpy(),
+        weight=weight[:height, :width].cpu().numpy(),
+        origin=region.origin,
+        positions=scan.positions[region.indices],
+        pattern_indices=region.indices,
+        intensity_scale=trained.scale.value,
+        pixel_size_m=scan.pixel_size_m,
+    )
+
+
+def _coverage(reconstruction: Reconstruction) -> dict[str, Any]:
+    lit = reconstruction.weight >= LIT * reconstruction.weight.max()
+    return {
+        "coverage": {
+            "illuminated_pixels": int(lit.sum()),
+            "illuminated_fraction_of_canvas": float(lit.mean()),
+            "photons_per_illuminated_pixel": float(reconstruction.weight[lit].mean()),
+        },
+        "object_mean_amplitude": float(np.abs(reconstruction.object[lit]).mean()),
+    }
+
+
+def _against_reference(reconstruction: Reconstruction, scan: Scan) -> dict[str, Any]:
+    """Scores against the file's own object, where it has one: the truth of a simulation, else a reference."""
+    if scan.obj is None:
+        return {}
+    try:
+        return {"reference": compare_on_scan_grid(reconstruction, scan.obj)}
+    except DataError as error:
+        return {"reference": {"skipped": str(error)}}
+
+
+def compare_on_scan_grid(reconstruction: Reconstruction, reference: np.ndarray) -> dict[str, Any]:
+    """Metrics of a reconstruction against an object that lies on the same grid with its first pixel at (0, 0)."""
+    y0, y1, x0, x1 = scored_region(reconstruction.positions, 8)
+    (top, left), (height, width) = reconstruction.origin, reconstruction.object.shape
+    y0, x0 = max(y0, top, 0), max(x0, left, 0)
+    y1, x1 = min(y1, top + height, reference.shape[0]), min(x1, left + width, reference.shape[1])
+    if y1 - y0 < 8 or x1 - x0 < 8:
+        raise DataError("the scanned area is smaller than 8 px")
+    return compare(reconstruction.object[y0 - top : y1 - top, x0 - left : x1 - left], reference[y0:y1, x0:x1])
+
+
+def _write(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fit: _Fit, config: InferenceConfig) -> None:
+    folder, scores = config.output_dir, reconstruction.scores
+    with atomic_path(folder / "reconstruction.npz") as temporary:
+        np.savez(
+            temporary,
+            object=reconstruction.object,
+            weight=reconstruction.weight,
+            positions=reconstruction.positions,
+            pattern_indices=reconstruction.pattern_indices,
+            intensity_scale=np.float64(reconstruction.intensity_scale),
+            origin=np.asarray(reconstruction.origin, dtype=np.int64),
+            pixel_size_m=np.float64(reconstruction.pixel_size_m or np.nan),
+        )
+    write_json(folder / "metrics.json", {**scores, "intensity_scale": trained.scale.as_dict()})
+    write_pictures(folder, reconstruction)
+    if config.log_patch_stats:
+        fit.recorder.write(folder)
+    if config.debug_dump is not None:
+        patches = np.concatenate(fit.dumped)
+        positions = reconstruction.positions[: len(patches)]
+        write_debug_dump(config.debug_dump, patches=patches, positions=positions, reconstruction=reconstruction)
+    write_report(
+        folder,
+        reconstruction,
+        title=f"Reconstruction of {config.test_data.name}",
+        scan_facts=scan.facts(),
+        bundle_facts={
+            "bundle": str(trained.bundle.path),
+            "sha256": trained.bundle.digest,
+            "network": trained.bundle.params["network"]["name"],
+            "intensity scale": trained.scale.describe(),
+        },
+        per_pattern_misfit=fit.per_pattern,
+        command=shlex.join(["ptycho-torch", "infer", *sys.argv[1:]]),
+    )
+
+
+def _summary(reconstruction: Reconstruction, config: InferenceConfig) -> str:
+    scores = reconstruction.scores
+    text = f"{scores['n_patterns']} patterns, {scores['timing']['patterns_per_s']:.0f}/s, misfit R {scores['misfit_R']:.4f}"
+    reference = scores.get("reference", {})
+    if "amplitude_psnr_dB" in reference:
+        text += (
+            f"; against the file's object: amplitude {reference['amplitude_psnr_dB']:.1f} dB, "
+            f"phase {reference['phase_psnr_dB']:.1f} dB"
+        )
+    return f"{text}\npicture: {config.output_dir / 'reconstructed_phase.png'}, report: {config.output_dir / 'report.html'}"

@@ -1,0 +1,91 @@
+"""The intensity scale: the one value that joins amplitudes of order one to counted photons.
+
+    counts amplitude = s · network amplitude,   physical probe = s · network-unit probe
+
+The network-unit probe has power (N/2)², and so has the mean pattern in network units. s and the mean of |object| are
+one gauge: what the counts fix is their product. The closed form and the measured form choose ⟨|object|²⟩ = 1; the
+learned form starts from either and follows the prior that the training states (see `gauge_prior`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ptycho_torch.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+CALIBRATED = 4.0
+"""A probe counts photons when its power is within this factor of the mean photons a pattern."""
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """A fitted scale and where it came from; fitted on the training split only."""
+
+    value: float
+    origin: str  # "closed form" | "measured" | "learned, from closed form" | "learned, from measured"
+    nphotons: float  # photons a pattern that the closed or measured form was given
+    n_patterns: int  # patterns that it was fitted on
+    probe_norm: float  # ‖training probe‖ = √Σ|P|², in the unit of the scan that brought it
+
+    def __post_init__(self) -> None:
+        for name in ("value", "nphotons", "probe_norm"):
+            number = getattr(self, name)
+            if not (math.isfinite(number) and number > 0):
+                raise BundleError(f"intensity scale: {name} is {number}, a positive number is needed; train again")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> IntensityScale:
+        try:
+            return cls(
+                value=float(record["value"]),
+                origin=str(record["origin"]),
+                nphotons=float(record["nphotons"]),
+                n_patterns=int(record["n_patterns"]),
+                probe_norm=float(record["probe_norm"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"intensity scale: the record is damaged ({error!r}); train again") from None
+
+    def probe_factor(self, n: int) -> float:
+        """What turns a probe in the unit of the training probe into √photons: s · (N/2) / ‖training probe‖."""
+        return self.value * (n / 2) / self.probe_norm
+
+    def describe(self) -> str:
+        return f"{self.value:.6f} ({self.origin})"
+
+
+def closed_form(nphotons: float, n: int) -> float:
+    """s = √nphotons / (N/2): 1e5 photons and N = 64 give 9.882118."""
+    if not (math.isfinite(nphotons) and nphotons > 0):
+        raise UsageError(f"--nphotons {nphotons}: a positive number of photons a pattern is needed")
+    return math.sqrt(nphotons) / (n / 2)
+
+
+def norm_of(probe: np.ndarray | Tensor) -> float:
+    """‖P‖ = √Σ|P|² over all modes."""
+    return math.sqrt(float((abs(probe) ** 2).sum()))
+
+
+def is_calibrated(probe_norm: float, mean_photons: float) -> bool:
+    """Whether a probe of this norm is plausibly in √photons: Σ|P|² within a factor of 4 of the mean photons a pattern."""
+    return 1 / CALIBRATED <= probe_norm**2 / mean_photons <= CALIBRATED
+
+
+def gauge_prior(log_scale: Tensor, *, mean_square: Tensor, calibrated_log_scale: float | None) -> Tensor:
+    """The prior that settles the gauge which the likelihood can't see, a square of logarithms.
+
+    With a probe in √photons: (ln s − ln s_probe)², s_probe = ‖P‖/(N/2), so that |object| is the transmission which
+    that probe implies. Otherwise (½ ln⟨|object|²⟩)² over the illuminated object: a sample transmits about one.
+    """
+    if calibrated_log_scale is not None:
+        return (log_scale - calibrated_log_scale).square()
+    return (0.5 * mean_square.log()).square()

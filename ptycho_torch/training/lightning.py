@@ -1,0 +1,72 @@
+"""The thin adapter between the model and pytorch-lightning."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from ptycho_torch.config import TrainConfig
+from ptycho_torch.data.loader import Region
+from ptycho_torch.model import PtychoModel
+
+SCALE_LEARNING_RATE = 0.02
+"""The intensity scale is one number in logarithms: it can take larger steps than weights."""
+
+
+class LightningPtycho(pl.LightningModule):
+    """Trains a `PtychoModel` on regions by its own likelihood."""
+
+    def __init__(self, model: PtychoModel, config: TrainConfig, *, calibrated_log_scale: float | None) -> None:
+        super().__init__()
+        self.model, self.config, self.calibrated_log_scale = model, config, calibrated_log_scale
+
+    def training_step(self, region: Region, _: int) -> Tensor:
+        terms = self.model.loss(
+            region,
+            likelihood=self.config.torch_loss_mode,
+            tv_weight=self.config.tv_weight,
+            calibrated_log_scale=self.calibrated_log_scale,
+        )
+        self.log("train_loss", terms["likelihood"].float(), on_step=False, on_epoch=True, batch_size=len(region))
+        return terms["loss"]
+
+    def validation_step(self, region: Region, _: int) -> None:
+        likelihood = self.model.loss(region, likelihood=self.config.torch_loss_mode)["likelihood"]
+        self.log("val_loss", likelihood.float(), on_step=False, on_epoch=True, batch_size=len(region))
+
+    def transfer_batch_to_device(self, batch: Region, device: torch.device, _: int) -> Region:
+        return batch.to(device)
+
+    def configure_optimizers(self) -> Any:
+        weights = [p for p in self.model.network.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": weights, "lr": self.config.learning_rate, "weight_decay": 1e-4}]
+        if self.model.log_scale.requires_grad:
+            groups.append({"params": [self.model.log_scale], "lr": SCALE_LEARNING_RATE, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": _schedule(self.config.scheduler, optimizer, steps, self.config)}
+
+
+def _schedule(name: str, optimizer: torch.optim.Optimizer, steps: int, config: TrainConfig) -> dict[str, Any]:
+    schedulers = torch.optim.lr_scheduler
+    if name == "Adaptive":
+        plateau = schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+        return {"scheduler": plateau, "interval": "epoch", "monitor": config.checkpoint_monitor}
+    if name == "Exponential":
+        return {"scheduler": schedulers.ExponentialLR(optimizer, gamma=0.01 ** (1 / steps)), "interval": "step"}
+    if name == "MultiStage":
+        milestones = [int(steps * part) for part in (0.5, 0.75, 0.9)]
+        return {"scheduler": schedulers.MultiStepLR(optimizer, milestones, gamma=0.3), "interval": "step"}
+    if name == "Constant":
+        return {"scheduler": schedulers.ConstantLR(optimizer, factor=1.0), "interval": "step"}
+    warm_up = min(50, max(1, steps // 20))
+
+    def warm_up_and_cosine(step: int) -> float:
+        rise = min(1.0, (step + 1) / warm_up)
+        return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+    return {"scheduler": schedulers.LambdaLR(optimizer, warm_up_and_cosine), "interval": "step"}

@@ -1,0 +1,346 @@
+"""`train`: from a scan to a bundle."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ptycho_torch import __version__
+from ptycho_torch.bundle import check_destination, write_bundle
+from ptycho_torch.config import TrainConfig
+from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.grouping import split_by_position
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.devices import resolve_device, use_available_threads
+from ptycho_torch.errors import DataError, UsageError
+from ptycho_torch.model import PtychoModel
+from ptycho_torch.networks import build_network
+from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
+from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels
+from ptycho_torch.training.regions import Anchors, Regions, as_loader, network_unit, spread_anchors
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+VALIDATION_REGIONS = 8
+
+
+def train(config: TrainConfig) -> Path:
+    """Train as the settings say and write `wts.h5.zip` into the output folder; returns its path."""
+    config = _profiled(config)
+    device = resolve_device(config.accelerator, config.device)
+    use_available_threads()
+    check_destination(config.output_dir)
+    say = (lambda *_: None) if config.quiet else print
+    scan, test = _read(config)
+    for note in (*scan.describe(), *(test.describe() if test else ())):
+        say(note)
+    kept, held_out = (np.arange(len(scan)), None) if test else split_by_position(scan.positions, config.validation_fraction)
+    group_size = config.gridsize**2
+    if len(kept) < group_size:
+        raise DataError(
+            f"{config.train_data_file}: {len(kept)} patterns are left for training, a group of --gridsize "
+            f"{config.gridsize} needs {group_size}; take a smaller --gridsize or a larger scan"
+        )
+    scale = fit_scale(scan, kept, config)
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    model = PtychoModel(_network(config, scan.n), scale=scale.value, learn_scale=config.intensity_scale == "learned")
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    regions = _regions(scan, kept, scale, config)
+    validation = _regions(test, np.arange(len(test)), scale, config) if test else None
+    if held_out is not None and len(held_out) >= group_size:
+        validation = _regions(scan, held_out, scale, config)
+    calibrated = math.log(scale.probe_norm / (scan.n / 2)) if is_calibrated(scale.probe_norm, scale.nphotons) else None
+    trainer, steps = _fit(model, regions, validation, config, device, calibrated_log_scale=calibrated)
+    if config.intensity_scale == "learned":
+        scale = replace(scale, value=float(model.log_scale.detach().exp()), origin=f"learned, from {scale.origin}")
+    bundle = _write_bundle(model, scan, scale, config, trainer)
+    if config.log_patch_stats:
+        _log_patch_statistics(model, regions, steps, trainer, config)
+    print(f"intensity_scale: {scale.describe()[:-1]}; bundle {bundle})")
+    say(f"bundle written: {bundle}")
+    return bundle
+
+
+def fit_scale(scan: Scan, kept: np.ndarray, config: TrainConfig) -> IntensityScale:
+    """The intensity scale that training starts from, fitted on the training split."""
+    nphotons = config.nphotons
+    closed = config.intensity_scale == "closed-form" or (config.intensity_scale == "learned" and nphotons is not None)
+    photons = nphotons if closed and nphotons is not None else scan.mean_photons(kept)
+    return IntensityScale(
+        value=closed_form(photons, scan.n),
+        origin="closed form" if closed else "measured",
+        nphotons=photons,
+        n_patterns=len(kept),
+        probe_norm=norm_of(scan.probe),
+    )
+
+
+def _profiled(config: TrainConfig) -> TrainConfig:
+    if config.profile != "ci":
+        return config
+    return config.model_copy(
+        update={"max_epochs": min(config.max_epochs, 2), "n_images": min(config.n_images, 4 * config.batch_size)}
+    )
+
+
+def _read(config: TrainConfig) -> tuple[Scan, Scan | None]:
+    scan = _with_probe_mask(read_scan(config.train_data_file, domain=config.measurement_domain), config)
+    if config.test_data_file is None:
+        return scan, None
+    test = _with_probe_mask(read_scan(config.test_data_file, domain=config.measurement_domain), config)
+    if test.n != scan.n:
+        raise DataError(
+            f"{config.test_data_file}: patterns are {test.n} x {test.n}, those of {config.train_data_file} are "
+            f"{scan.n} x {scan.n}; both scans need one size"
+        )
+    if test.probe_origin != scan.probe_origin and test.probe_is_guess:
+        test = replace(test, probe=scan.probe, probe_origin=f"from {config.train_data_file.name}")
+    return scan, test
+
+
+def _with_probe_mask(scan: Scan, config: TrainConfig) -> Scan:
+    if not config.probe_mask:
+        return scan
+    diameter = config.probe_mask_diameter or scan.n / 2
+    probe = masked_probe(torch.as_tensor(scan.probe), diameter=diameter, sigma=config.probe_mask_sigma)
+    return replace(scan, probe=probe.numpy(), probe_origin=f"{scan.probe_origin}, cut to a disk of {diameter:g} px")
+
+
+def _network(config: TrainConfig, n: int) -> torch.nn.Module:
+    return build_network(config.network, **network_options(config, n))
+
+
+def network_options(config: TrainConfig, n: int) -> dict[str, int]:
+    """What `build_network` needs to make the same network again."""
+    return {
+        "n": n,
+        "group_size": config.gridsize**2,
+        "stages": config.stages,
+        "sweeps": config.sweeps,
+        "width": config.network_width,
+    }
+
+
+def _regions(scan: Scan, indices: np.ndarray, scale: IntensityScale, config: TrainConfig) -> Regions:
+    group_size = config.gridsize**2
+    size = min(config.batch_size * group_size, len(indices) // group_size * group_size)
+    return Regions(
+        scan,
+        indices,
+        network_unit(scan.probe, scale.probe_norm),
+        size=size,
+        group_size=group_size if config.network == "cnn" else 1,
+        mean_photons=scan.mean_photons(indices),
+    )
+
+
+def _fit(
+    model: PtychoModel,
+    regions: Regions,
+    validation: Regions | None,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    calibrated_log_scale: float | None,
+) -> tuple[pl.Trainer, int]:
+    """Runs the trainer and leaves the best weights in the model; returns it and the steps an epoch."""
+    import pytorch_lightning as pl
+
+    from ptycho_torch.training.callbacks import GracefulStop
+    from ptycho_torch.training.lightning import LightningPtycho
+
+    _silence()
+    steps = max(1, math.ceil(config.n_images / config.batch_size))
+    module = LightningPtycho(model, config, calibrated_log_scale=calibrated_log_scale)
+    monitored = config.checkpoint_monitor if validation is not None else "train_loss"
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints = _checkpoints(config, monitored)
+    trainer = pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=1,
+        precision=config.precision,
+        max_epochs=config.max_epochs,
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        gradient_clip_val=config.gradient_clip or None,
+        callbacks=[*checkpoints, *_other_callbacks(config, monitored), GracefulStop()],
+        logger=_logger(config),
+        enable_checkpointing=config.enable_checkpointing,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
+    sampler = Anchors(len(regions), regions=steps, seed=config.seed)
+    validation_loader = None
+    if validation is not None:
+        anchors = spread_anchors(validation.positions, size=validation.size, most=VALIDATION_REGIONS)
+        validation_loader = as_loader(validation, anchors, workers=0)
+    trainer.fit(
+        module,
+        as_loader(regions, sampler, workers=config.num_workers),
+        validation_loader,
+        ckpt_path=_checkpoint_to_resume(config),
+        weights_only=True,
+    )
+    best = checkpoints[0].best_model_path if checkpoints else ""
+    if best:
+        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+    model.to("cpu")
+    return trainer, steps
+
+
+def _checkpoints(config: TrainConfig, monitored: str) -> list[Any]:
+    if not config.enable_checkpointing:
+        return []
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    folder = config.output_dir / "checkpoints"
+    if not config.resume:
+        for stale in folder.glob("*.ckpt"):
+            stale.unlink()
+    return [
+        ModelCheckpoint(
+            dirpath=folder,
+            filename="best-{epoch:03d}",
+            monitor=monitored,
+            mode=config.checkpoint_mode,
+            save_top_k=config.checkpoint_save_top_k,
+            save_last=True,
+            enable_version_counter=False,
+        )
+    ]
+
+
+def _other_callbacks(config: TrainConfig, monitored: str) -> list[Any]:
+    from pytorch_lightning.callbacks import EarlyStopping
+
+    from ptycho_torch.training.callbacks import JsonLines, Progress
+
+    callbacks: list[Any] = [
+        JsonLines(config.output_dir / "training_log.jsonl", append=config.resume),
+        EarlyStopping(monitored, mode=config.checkpoint_mode, patience=config.early_stop_patience),
+    ]
+    return callbacks if config.quiet else [*callbacks, Progress()]
+
+
+def _logger(config: TrainConfig) -> Any:
+    from pytorch_lightning import loggers
+
+    if config.logger == "csv":
+        return loggers.CSVLogger(config.output_dir, name="logs", version="")
+    try:
+        if config.logger == "tensorboard":
+            return loggers.TensorBoardLogger(config.output_dir, name="tensorboard", version="")
+        if config.logger == "mlflow":
+            return loggers.MLFlowLogger("ptycho_torch", tracking_uri=f"sqlite:///{config.output_dir}/mlflow.db")
+    except ModuleNotFoundError:
+        raise UsageError(
+            f"--logger {config.logger}: its package is not installed; pip install 'ptycho-torch[{config.logger}]'"
+        ) from None
+    return False
+
+
+def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
+    if not config.resume:
+        return None
+    last = config.output_dir / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise UsageError(f"--resume: there is no checkpoint {last}; leave --resume out to start afresh")
+    return last
+
+
+def _silence() -> None:
+    """Keeps the trainer's tips and warnings from users: what matters is said by this package."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
+
+
+def _write_bundle(
+    model: PtychoModel, scan: Scan, scale: IntensityScale, config: TrainConfig, trainer: pl.Trainer
+) -> Path:
+    settings = config.model_dump(mode="json", exclude={"output_dir", "resume", "quiet"})
+    for name in ("train_data_file", "test_data_file"):
+        settings[name] = Path(settings[name]).name if settings[name] else None
+    losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    params = {
+        "network": {"name": config.network, **network_options(config, scan.n)},
+        "config": settings,
+        "intensity_scale": scale.as_dict(),
+        "n": scan.n,
+        "probe": {"modes": len(scan.probe), "norm": scale.probe_norm, "origin": scan.probe_origin},
+        "pixel_size_m": scan.pixel_size_m,
+        "wavelength_m": scan.wavelength_m,
+        "training": {"epochs": trainer.current_epoch, "steps": trainer.global_step, **losses},
+    }
+    provenance = {
+        "ptycho_torch": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "command": ["ptycho-torch", "train"],
+        "inputs": {scan.source.name: scan.digest},
+        "seed": config.seed,
+    }
+    return write_bundle(
+        config.output_dir,
+        weights=model.network.state_dict(),
+        params=params,
+        legacy=_legacy_parameters(scan, scale, settings),
+        probe=scan.probe,
+        provenance=provenance,
+    )
+
+
+def _legacy_parameters(scan: Scan, scale: IntensityScale, settings: dict[str, Any]) -> dict[str, Any]:
+    """The flat parameters that older tools look up in params.dill."""
+    return {
+        "N": scan.n,
+        "gridsize": settings["gridsize"],
+        "batch_size": settings["batch_size"],
+        "nepochs": settings["max_epochs"],
+        "n_groups": settings["n_images"],
+        "nphotons": scale.nphotons,
+        "intensity_scale": scale.value,
+        "intensity_scale.trainable": settings["intensity_scale"] == "learned",
+        "probe.trainable": False,
+        "probe.mask": settings["probe_mask"],
+        "model_type": "pinn",
+        "torch_loss_mode": settings["torch_loss_mode"],
+        "train_data_file_path": settings["train_data_file"],
+        "test_data_file_path": settings["test_data_file"],
+        "_version": __version__,
+    }
+
+
+@torch.inference_mode()
+def _log_patch_statistics(
+    model: PtychoModel, regions: Regions, steps: int, trainer: pl.Trainer, config: TrainConfig
+) -> None:
+    """Statistics of what the finished network predicts for the batches of the last epoch."""
+    sampler = Anchors(len(regions), regions=steps, seed=config.seed)
+    sampler.set_epoch(max(0, trainer.current_epoch - 1))
+    recorder = StatisticsRecorder("train", illuminated_pixels(regions.scan.probe), limit=config.patch_stats_limit)
+    for anchor in sampler:
+        if recorder.full:
+            break
+        region = regions[anchor]
+        obj = model(region)
+        for batch in region.batches():
+            print(recorder.add(model.patches(obj, batch).numpy()))
+    recorder.write(config.output_dir)
+
+
+

@@ -1,0 +1,25 @@
+"""Values that travel between the layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A picture of the object on the scan's own object grid.
+
+    `object[0, 0]` lies at the whole-pixel (y, x) `origin` of the scan's object grid, so a pattern at `positions[j]`
+    was taken with array index N//2 of the probe on `object` index `positions[j] - origin`.
+    """
+
+    object: np.ndarray  # complex64 [H, W], dimensionless transmission
+    weight: np.ndarray  # float32 [H, W], photons of illumination that reached each object pixel, Σ|probe|²
+    origin: tuple[int, int]  # (y, x) of object[0, 0], object pixels
+    positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, of the patterns used
+    pattern_indices: np.ndarray  # int64 [n], which patterns of the scan were used
+    intensity_scale: float
+    pixel_size_m: float | None = None
+    scores: dict = field(default_factory=dict)  # what metrics.json says
