@@ -155,7 +155,7 @@ class SimulateConfig(Config):
     n: int = setting(64, "detector pixels a side, even", flags=("--n", "-N"), ge=16, multiple_of=2)
     positions: int = setting(1600, "patterns", ge=1)
     step: float = setting(7.6, "mean distance of neighbouring positions [object px]", gt=0)
-    jitter: float = setting(1.5, "random displacement of each raster position, up to this in each direction [px]", ge=0)
+    jitter: float = setting(1.0, "random displacement of each position, up to this in each direction [px]", ge=0)
     aspect: float = setting(1.0, "height over width of the scanned field", gt=0)
     photons: float = setting(1e5, "mean photons a pattern", flags=("--photons", "--nphotons"), gt=0)
     noise: bool = setting(True, "Poisson noise")
@@ -174,7 +174,7 @@ class DemoConfig(Config):
 class EvaluateConfig(Config):
     """Compare two reconstructions, or one with a known object."""
 
-    output_dir: Path | None = setting(None, "folder for metrics.json, metrics.csv and a figure")
+    output_dir: Path | None = setting(None, "folder for evaluation.json, evaluation.csv and a figure")
     ramp: bool = setting(False, "also remove a linear phase ramp")
     scale: Literal["none", "amplitude", "complex"] = setting("none", "also remove an amplitude scale")
     inset: int = setting(8, "pixels left out inside the rectangle that the positions span", ge=0)

@@ -10,22 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_torch.config import EvaluateConfig
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import atomic_path, write_json
-from ptycho_torch.metrics import (
-    RingCorrelation,
-    Scale,
-    align,
-    amplitude_psnr,
-    band_passed_pearson,
-    collapse_report,
-    fourier_ring_correlation,
-    phase_psnr,
-    phase_ramp,
-    phases,
-    scored_region,
-    ssim,
-)
+from ptycho_torch.files import as_json, atomic_path, write_json
+from ptycho_torch.metrics import RingCorrelation, Scale, align, compare, fourier_ring_correlation, phases, scored_region
 
 LEAST_SIDE_PX = 16
 
@@ -82,38 +70,14 @@ def evaluate(
     return result
 
 
-def compare(
-    recon: np.ndarray,
-    truth: np.ndarray,
-    *,
-    ramp: bool = False,
-    scale: Scale = "none",
-    data_range: tuple[float, float] | None = None,
-) -> dict[str, Any]:
-    """All scores of two complex objects [H, W] on the same pixels, after `align`, and what it removed."""
-    z = align(recon, truth, ramp=ramp, scale=scale)
-    phase, true_phase = phases(z, truth)
-    amplitude_range, phase_range = data_range or (float(np.ptp(np.abs(truth))), float(np.ptp(true_phase)))
-    ring = fourier_ring_correlation(z, truth)
-    ramp_removed = phase_ramp(recon, truth) if ramp else np.zeros(2)
-    return {
-        "amplitude_psnr_db": amplitude_psnr(z, truth, data_range=amplitude_range),
-        "phase_psnr_db": phase_psnr(z, truth, data_range=phase_range),
-        "amplitude_ssim": ssim(np.abs(z), np.abs(truth), data_range=amplitude_range),
-        "phase_ssim": ssim(phase, true_phase, data_range=phase_range),
-        **collapse_report(z, truth),
-        "band_passed_phase_pearson": band_passed_pearson(phase, true_phase),
-        "complex_error": float(np.linalg.norm(z - truth) / np.linalg.norm(truth)),
-        "amplitude_mean_ratio": float(np.abs(z).mean() / np.abs(truth).mean()),
-        "frc_half_bit_px": ring.half_bit_px,
-        "frc_one_seventh_px": ring.one_seventh_px,
-        "frc": {"frequency": ring.frequency, "curve": ring.curve, "half_bit": ring.half_bit, "counts": ring.counts},
-        "amplitude_range": amplitude_range,
-        "phase_range_rad": phase_range,
-        "ssim_window_px": 7,
-        "ramp_removed_rad_per_px": [float(slope) for slope in ramp_removed],
-        "scale_removed": scale,
-    }
+def run(path_a: str, path_b: str, config: EvaluateConfig) -> dict[str, Any]:
+    """`ptycho-torch evaluate`: the scores as JSON on standard output, and files where a folder is named."""
+    result = evaluate(
+        path_a, path_b, output_dir=config.output_dir, ramp=config.ramp, scale=config.scale, inset=config.inset
+    )
+    shown = {name: value for name, value in result.items() if name != "frc"}
+    print(as_json(shown))
+    return result
 
 
 def read_picture(path: str | Path) -> Picture:

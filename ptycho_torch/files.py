@@ -38,10 +38,14 @@ def sha256_of(path: str | Path) -> str:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Strict JSON with sorted keys; numbers that JSON can't hold (NaN, infinities) become null."""
-    text = json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False)
+    """A JSON file, whole or not there (see `as_json`)."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n")
+        temporary.write_text(as_json(value) + "\n")
+
+
+def as_json(value: Any) -> str:
+    """Strict JSON with sorted keys; numbers that JSON can't hold (NaN, infinities) become null."""
+    return json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ All sums are float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import ndimage, special
@@ -253,6 +253,48 @@ def _half_period(frequency: np.ndarray, curve: np.ndarray, threshold: np.ndarray
     return float(1 / (2 * (frequency[i - 1] + part * (frequency[i] - frequency[i - 1]))))
 
 
+# --- all together ---------------------------------------------------------------------------------------------------
+
+
+def compare(
+    recon: np.ndarray,
+    truth: np.ndarray,
+    *,
+    ramp: bool = False,
+    scale: Scale = "none",
+    mask: np.ndarray | None = None,
+    data_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """All scores of two complex objects [H, W] on the same pixels, after `align`, and what it removed.
+
+    `mask` (bool, or a weight ≥ 0) limits all of them but the ring correlation, which needs the whole rectangle.
+    """
+    inside = _inside(mask, truth.shape)
+    z = align(recon, truth, ramp=ramp, scale=scale, mask=mask)
+    phase, true_phase = phases(z, truth, mask=mask)
+    amplitude_range, phase_range = data_range or (_range(np.abs(truth), inside), _range(true_phase, inside))
+    ring = fourier_ring_correlation(z, truth)
+    ramp_removed = phase_ramp(recon, truth, mask=mask) if ramp else np.zeros(2)
+    return {
+        "amplitude_psnr_db": amplitude_psnr(z, truth, mask=mask, data_range=amplitude_range),
+        "phase_psnr_db": phase_psnr(z, truth, mask=mask, data_range=phase_range),
+        "amplitude_ssim": ssim(np.abs(z), np.abs(truth), mask=mask, data_range=amplitude_range),
+        "phase_ssim": ssim(phase, true_phase, mask=mask, data_range=phase_range),
+        **collapse_report(z, truth, mask=mask),
+        "band_passed_phase_pearson": band_passed_pearson(phase, true_phase, mask=mask),
+        "complex_error": float(np.linalg.norm((z - truth)[inside]) / np.linalg.norm(truth[inside])),
+        "amplitude_mean_ratio": float(np.abs(z)[inside].mean() / np.abs(truth)[inside].mean()),
+        "frc_half_bit_px": ring.half_bit_px,
+        "frc_one_seventh_px": ring.one_seventh_px,
+        "frc": {"frequency": ring.frequency, "curve": ring.curve, "half_bit": ring.half_bit, "counts": ring.counts},
+        "amplitude_range": amplitude_range,
+        "phase_range_rad": phase_range,
+        "ssim_window_px": 7,
+        "ramp_removed_rad_per_px": [float(slope) for slope in ramp_removed],
+        "scale_removed": scale,
+    }
+
+
 # --- agreement with the patterns --------------------------------------------------------------------------------------
 
 
@@ -270,9 +312,7 @@ def misfit_R(
         return each, float(np.sqrt(error.sum() / power.sum())) if power.sum() > 0 else float("nan")
 
 
-def poisson_deviance(
-    predicted_counts: np.ndarray, counts: np.ndarray, valid: np.ndarray
-) -> tuple[np.ndarray, float]:
+def poisson_deviance(predicted_counts: np.ndarray, counts: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, float]:
     """2·(k·ln(k/μ) − k + μ), mean over valid pixels: of each pattern [n], and of all together.
 
     About 1 where k follows Poisson(μ) and μ ≫ 1, less at low counts; μ is kept above 1e-9 photons.

@@ -51,12 +51,11 @@ class PtychoModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Terms of the objective on a region: `likelihood`, `prior` of the gauge, and their `loss`."""
         obj = self(region)
-        fits, patterns = [], 0
-        for batch in region.judges():
+        fits = []
+        for batch in region.batches():
             predicted = self.counts(self.patches(obj, batch), batch, region)
             fits.append(LIKELIHOODS[likelihood](predicted, batch.amplitude.square(), region.valid) * len(predicted))
-            patterns += len(predicted)
-        fit = torch.stack(fits).sum() / patterns
+        fit = torch.stack(fits).sum() / len(region)
         light = region.illumination()
         mean_square = (light * (obj.real.square() + obj.imag.square())).sum() / light.sum()
         prior = gauge_prior(self.log_scale, mean_square=mean_square, calibrated_log_scale=calibrated_log_scale)

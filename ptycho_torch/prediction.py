@@ -17,16 +17,18 @@ from torch import Tensor
 from ptycho_torch.bundle import Bundle, read_bundle
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.grouping import central_region, group_neighbours
+from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
 from ptycho_torch.data.loader import Region, handy_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import BundleError, DataError, UsageError
 from ptycho_torch.files import atomic_path, write_json
-from ptycho_torch.metrics import compare, scored_region
+from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.metrics import compare
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
 from ptycho_torch.physics.likelihood import misfit, poisson_nll
+from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
 from ptycho_torch.report import write_pictures, write_report
 from ptycho_torch.scale import IntensityScale
@@ -34,6 +36,7 @@ from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels, writ
 from ptycho_torch.types import Reconstruction
 
 DUMPED_PATCHES = 1024
+REFERENCE_INSET = 8
 LIT = 0.05
 """A canvas pixel counts as seen when its illumination is at least this fraction of the largest."""
 
@@ -159,8 +162,6 @@ class _Fit:
 
     def __init__(self, trained: TrainedModel, region: Region, config: InferenceConfig) -> None:
         self.model, self.region, self.config = trained.model, region, config
-        limit = config.patch_stats_limit if config.log_patch_stats else 0
-        self.recorder = StatisticsRecorder("inference", illuminated_pixels(region.scan.probe), limit=limit)
         self.per_pattern = np.empty(0)
         self.dumped: list[np.ndarray] = []
 
@@ -185,11 +186,22 @@ class _Fit:
         }
 
     def _keep(self, patches: np.ndarray) -> None:
-        if self.config.log_patch_stats and not self.recorder.full:
-            print(self.recorder.add(patches))
         if self.config.debug_dump is not None:
             room = DUMPED_PATCHES - sum(map(len, self.dumped))
             self.dumped.append(patches[:room])
+
+
+def _log_patch_statistics(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, config: InferenceConfig) -> None:
+    """Statistics of the predicted patches, over the groups of patterns that training looks at in the same scan."""
+    recorder = StatisticsRecorder("inference", illuminated_pixels(scan.probe), limit=config.patch_stats_limit)
+    obj, origin = torch.as_tensor(reconstruction.object), torch.tensor(reconstruction.origin)
+    size = trained.bundle.params["config"]["batch_size"] * trained.bundle.params["config"]["gridsize"] ** 2
+    for group in central_groups(scan.positions, reconstruction.pattern_indices, size):
+        if recorder.full:
+            break
+        whole, _ = split_positions(torch.as_tensor(scan.positions[group]))
+        print(recorder.add(extract_whole(obj, whole - origin - scan.n // 2, scan.n).numpy()))
+    recorder.write(config.output_dir)
 
 
 def _as_reconstruction(obj: Tensor, region: Region, trained: TrainedModel, scan: Scan) -> Reconstruction:
@@ -222,21 +234,16 @@ def _against_reference(reconstruction: Reconstruction, scan: Scan) -> dict[str, 
     """Scores against the file's own object, where it has one: the truth of a simulation, else a reference."""
     if scan.obj is None:
         return {}
+    picture = Picture(Path("reconstruction"), reconstruction.object, reconstruction.origin, reconstruction.positions)
+    reference = Picture(scan.source, scan.obj, (0, 0), scan.positions)
     try:
-        return {"reference": compare_on_scan_grid(reconstruction, scan.obj)}
+        rows, columns = shared_region(picture, reference, inset=REFERENCE_INSET)
     except DataError as error:
         return {"reference": {"skipped": str(error)}}
-
-
-def compare_on_scan_grid(reconstruction: Reconstruction, reference: np.ndarray) -> dict[str, Any]:
-    """Metrics of a reconstruction against an object that lies on the same grid with its first pixel at (0, 0)."""
-    y0, y1, x0, x1 = scored_region(reconstruction.positions, 8)
-    (top, left), (height, width) = reconstruction.origin, reconstruction.object.shape
-    y0, x0 = max(y0, top, 0), max(x0, left, 0)
-    y1, x1 = min(y1, top + height, reference.shape[0]), min(x1, left + width, reference.shape[1])
-    if y1 - y0 < 8 or x1 - x0 < 8:
-        raise DataError("the scanned area is smaller than 8 px")
-    return compare(reconstruction.object[y0 - top : y1 - top, x0 - left : x1 - left], reference[y0:y1, x0:x1])
+    lit = Picture(picture.path, reconstruction.weight, reconstruction.origin, None).cut(rows, columns)
+    mask = lit >= LIT * lit.max()
+    ramp = scan.nphotons is None  # a reference that was reconstructed has a gauge of its own
+    return {"reference": compare(picture.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
 
 
 def _write(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fit: _Fit, config: InferenceConfig) -> None:
@@ -255,7 +262,7 @@ def _write(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fi
     write_json(folder / "metrics.json", {**scores, "intensity_scale": trained.scale.as_dict()})
     write_pictures(folder, reconstruction)
     if config.log_patch_stats:
-        fit.recorder.write(folder)
+        _log_patch_statistics(reconstruction, trained, scan, config)
     if config.debug_dump is not None:
         patches = np.concatenate(fit.dumped)
         positions = reconstruction.positions[: len(patches)]
@@ -280,9 +287,9 @@ def _summary(reconstruction: Reconstruction, config: InferenceConfig) -> str:
     scores = reconstruction.scores
     text = f"{scores['n_patterns']} patterns, {scores['timing']['patterns_per_s']:.0f}/s, misfit R {scores['misfit_R']:.4f}"
     reference = scores.get("reference", {})
-    if "amplitude_psnr_dB" in reference:
+    if "amplitude_psnr_db" in reference:
         text += (
-            f"; against the file's object: amplitude {reference['amplitude_psnr_dB']:.1f} dB, "
-            f"phase {reference['phase_psnr_dB']:.1f} dB"
+            f"; against the file's object: amplitude {reference['amplitude_psnr_db']:.1f} dB, "
+            f"phase {reference['phase_psnr_db']:.1f} dB"
         )
     return f"{text}\npicture: {config.output_dir / 'reconstructed_phase.png'}, report: {config.output_dir / 'report.html'}"

@@ -70,6 +70,21 @@ def interleaved_subsets(positions: np.ndarray, count: int) -> list[np.ndarray]:
     return [groups[:, member][taken.reshape(groups.shape)[:, member]] for member in range(count)]
 
 
+def central_groups(positions: np.ndarray, used: np.ndarray, size: int) -> list[np.ndarray]:
+    """Compact groups of `size` patterns, those nearest to the scan's centre first, out of the patterns in `used`.
+
+    The groups are cut from the whole scan, so that two runs that use different parts of it still look at the same
+    groups. Where no group lies wholly inside `used`, all of `used` is the only group.
+    """
+    groups = group_neighbours(positions, min(size, len(positions)))
+    inside = groups[np.isin(groups, used).all(axis=1)]
+    if len(inside) == 0:
+        return [used]
+    centre = (positions.min(axis=0) + positions.max(axis=0)) / 2
+    distances = np.square(positions[inside].mean(axis=1) - centre).sum(axis=1)
+    return list(inside[np.argsort(distances, kind="stable")])
+
+
 def _along_longer_side(positions: np.ndarray) -> np.ndarray:
     """Indices in the order of the coordinate that spans more, equal ones by the other coordinate, then by index."""
     longer = int(np.argmax(np.ptp(positions, axis=0)))

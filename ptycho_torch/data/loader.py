@@ -21,6 +21,7 @@ CACHE_BYTES = 512 * 2**20
 CANVAS_STEP = 8
 """Canvas sides are multiples of this, so that pictures can be halved three times."""
 PATTERNS_A_PIXEL = 2.5
+"""How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
 MOST_SUBSETS = 8
 
 
@@ -54,16 +55,12 @@ class Region:
         *,
         mean_photons: float | None = None,
         subsets: int = 1,
-        held_out: np.ndarray | None = None,
         batch_size: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         indices = np.asarray(indices)
-        hidden = np.zeros(len(indices), bool) if held_out is None else held_out
-        shown = np.nonzero(~hidden)[0]
-        parts = [shown[part] for part in interleaved_subsets(scan.positions[indices[shown]], subsets)]
+        parts = interleaved_subsets(scan.positions[indices], subsets)
         self.subsets = len(parts)
-        parts.append(np.nonzero(hidden)[0])
         self.scan, self.indices = scan, indices[np.concatenate(parts)]
         self.device = torch.device(device)
         self.n = scan.n
@@ -91,18 +88,11 @@ class Region:
         return len(self.indices)
 
     def batches(self, subset: int | None = None) -> Iterator[Batch]:
-        """The patterns that networks see, or one subset of them, a batch at a time; a small region is kept in memory."""
-        for part in range(self.subsets) if subset is None else (subset,):
-            yield from self._part(part)
-
-    def judges(self) -> Iterator[Batch]:
-        """The patterns by which an object is judged: those held out from the network, or all when none are."""
-        return self._part(self.subsets) if self._starts[self.subsets] else self.batches()
-
-    def _part(self, part: int) -> Iterator[Batch]:
+        """The patterns, or one subset of them, a batch at a time; those of a small region are kept in memory."""
         if self._small:
             self.loaded()
-        yield from self._kept[part] if self._kept is not None else map(self._load, self._starts[part])
+        for part in range(self.subsets) if subset is None else (subset,):
+            yield from self._kept[part] if self._kept is not None else map(self._load, self._starts[part])
 
     def loaded(self) -> Region:
         """This region with all its patterns in memory and without a hold on the scan."""
@@ -154,7 +144,7 @@ def overlap(positions: np.ndarray, probe: Tensor) -> float:
 
 
 def handy_subsets(positions: np.ndarray, probe: Tensor) -> int:
-    """In how many subsets a sweep should visit this scan: each still lights an object pixel about five times."""
+    """In how many subsets a sweep should visit this scan: each still lights an object pixel a few times."""
     return int(np.clip(round(overlap(positions, probe) / PATTERNS_A_PIXEL), 1, MOST_SUBSETS))
 
 

@@ -52,7 +52,7 @@ class Unrolled(nn.Module):
                 [obj.real - 1, obj.imag, velocity.real, velocity.imag, direction.real, direction.imag, brightness]
             )
             correction = _whole_or_tiled(denoiser, seen)
-            obj = obj + torch.complex(correction[0], correction[1])
+            obj = obj + _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
         return obj
 
 
@@ -62,6 +62,12 @@ def gradient_of(obj: Tensor, region: Region, subset: int) -> Tensor:
     for batch in region.batches(subset):
         total = total + modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, region.valid)
     return total
+
+
+def _without_global_phase(correction: Tensor, obj: Tensor, illumination: Tensor) -> Tensor:
+    """The correction without its part along i·O, the turn of the global phase, which no pattern can judge."""
+    turn = (illumination * (obj.conj() * correction).imag).sum() / (illumination * obj.abs().square()).sum()
+    return correction - 1j * turn * obj
 
 
 def _whole_or_tiled(denoiser: nn.Module, seen: Tensor) -> Tensor:

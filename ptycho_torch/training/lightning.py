@@ -13,7 +13,7 @@ from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.loader import Region
 from ptycho_torch.model import PtychoModel
 
-SCALE_LEARNING_RATE = 0.02
+SCALE_LEARNING_RATE = 0.05
 """The intensity scale is one number in logarithms: it can take larger steps than weights."""
 
 

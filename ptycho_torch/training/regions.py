@@ -37,10 +37,8 @@ class Regions(Dataset[Region]):
     """The region of `size` patterns around each pattern of (a part of) a scan."""
 
     def __init__(
-        self, scan: Scan, indices: np.ndarray, probe: Tensor, *, size: int, group_size: int = 1, mean_photons: float,
-        judge_fraction: float = 0.0, seed: int = 0,
+        self, scan: Scan, indices: np.ndarray, probe: Tensor, *, size: int, group_size: int = 1, mean_photons: float
     ) -> None:
-        self.judge_fraction, self.seed = judge_fraction, seed
         self.subsets = 1 if group_size > 1 else handy_subsets(scan.positions[indices], probe)
         self.scan, self.indices, self.probe = scan, indices, probe
         self.positions = scan.positions[indices]
@@ -50,22 +48,18 @@ class Regions(Dataset[Region]):
         return len(self.indices)
 
     def __getitem__(self, anchor: int) -> Region:
-        chosen = compact_region(self.positions, anchor, self.size)
-        held_out = None
-        if self.judge_fraction > 0:
-            rng = np.random.default_rng([self.seed, anchor, int(np.random.randint(1 << 30))])
-            inner = max(1, round(0.75 * len(chosen)))
-            held_out = np.zeros(len(chosen), bool)
-            held_out[rng.permutation(inner)[: max(1, round(self.judge_fraction * len(chosen)))]] = True
+        return self.of(self.indices[compact_region(self.positions, anchor, self.size)])
+
+    def of(self, chosen: np.ndarray) -> Region:
+        """The region of these patterns of the scan."""
         if self.group_size > 1:
-            chosen = chosen[group_neighbours(self.positions[chosen], self.group_size).reshape(-1)]
+            chosen = chosen[group_neighbours(self.scan.positions[chosen], self.group_size).reshape(-1)]
         region = Region(
             self.scan,
-            self.indices[chosen],
+            chosen,
             self.probe,
             mean_photons=self.mean_photons,
             subsets=self.subsets,
-            held_out=held_out,
             batch_size=len(chosen) if self.group_size > 1 else None,
         )
         return region.loaded()

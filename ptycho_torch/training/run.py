@@ -17,7 +17,7 @@ from ptycho_torch import __version__
 from ptycho_torch.bundle import check_destination, write_bundle
 from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.grouping import split_by_position
+from ptycho_torch.data.grouping import central_groups, split_by_position
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
@@ -60,15 +60,15 @@ def train(config: TrainConfig) -> Path:
     validation = _regions(test, np.arange(len(test)), scale, config) if test else None
     if held_out is not None and len(held_out) >= group_size:
         validation = _regions(scan, held_out, scale, config)
-    calibrated = math.log(scale.probe_norm / (scan.n / 2)) if is_calibrated(scale.probe_norm, scale.nphotons) else None
-    trainer, steps = _fit(model, regions, validation, config, device, calibrated_log_scale=calibrated)
+    calibrated = math.log(scale.probe_norm / (scan.n / 2)) if is_calibrated(scale.probe_norm, regions.mean_photons) else None
+    trainer = _fit(model, regions, validation, config, device, calibrated_log_scale=calibrated)
     if config.intensity_scale == "learned":
         scale = replace(scale, value=float(model.log_scale.detach().exp()), origin=f"learned, from {scale.origin}")
     bundle = _write_bundle(model, scan, scale, config, trainer)
     if config.log_patch_stats:
-        _log_patch_statistics(model, regions, steps, trainer, config)
+        _log_patch_statistics(model, regions, config)
     print(f"intensity_scale: {scale.describe()[:-1]}; bundle {bundle})")
-    say(f"bundle written: {bundle}")
+    say(f"bundle: {bundle}")
     return bundle
 
 
@@ -153,8 +153,8 @@ def _fit(
     device: torch.device,
     *,
     calibrated_log_scale: float | None,
-) -> tuple[pl.Trainer, int]:
-    """Runs the trainer and leaves the best weights in the model; returns it and the steps an epoch."""
+) -> pl.Trainer:
+    """Runs the trainer and leaves the best weights in the model."""
     import pytorch_lightning as pl
 
     from ptycho_torch.training.callbacks import GracefulStop
@@ -199,7 +199,7 @@ def _fit(
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
     model.to("cpu")
-    return trainer, steps
+    return trainer
 
 
 def _checkpoints(config: TrainConfig, monitored: str) -> list[Any]:
@@ -265,7 +265,8 @@ def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
 def _silence() -> None:
     """Keeps the trainer's tips and warnings from users: what matters is said by this package."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    for module in ("pytorch_lightning", "lightning_fabric"):
+        warnings.filterwarnings("ignore", module=module)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
 
 
@@ -326,21 +327,15 @@ def _legacy_parameters(scan: Scan, scale: IntensityScale, settings: dict[str, An
 
 
 @torch.inference_mode()
-def _log_patch_statistics(
-    model: PtychoModel, regions: Regions, steps: int, trainer: pl.Trainer, config: TrainConfig
-) -> None:
-    """Statistics of what the finished network predicts for the batches of the last epoch."""
-    sampler = Anchors(len(regions), regions=steps, seed=config.seed)
-    sampler.set_epoch(max(0, trainer.current_epoch - 1))
-    recorder = StatisticsRecorder("train", illuminated_pixels(regions.scan.probe), limit=config.patch_stats_limit)
-    for anchor in sampler:
+def _log_patch_statistics(model: PtychoModel, regions: Regions, config: TrainConfig) -> None:
+    """Statistics of what the finished network predicts for batches of the training split, as training sees them."""
+    scan = regions.scan
+    recorder = StatisticsRecorder("train", illuminated_pixels(scan.probe), limit=config.patch_stats_limit)
+    for group in central_groups(scan.positions, regions.indices, regions.size):
         if recorder.full:
             break
-        region = regions[anchor]
+        region = regions.of(group)
         obj = model(region)
-        for batch in region.batches():
-            print(recorder.add(model.patches(obj, batch).numpy()))
+        patches = torch.cat([model.patches(obj, batch) for batch in region.batches()])
+        print(recorder.add(patches.numpy()))
     recorder.write(config.output_dir)
-
-
-

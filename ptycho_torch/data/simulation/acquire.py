@@ -114,30 +114,26 @@ def acquire(
     The scale makes the mean over patterns of Σ expected counts equal to `photons`; the noise is Poisson's.
     Raises UsageError when a window leaves the object.
     """
-    obj, n = np.asarray(obj, np.complex64), probe.shape[-1]
-    low, high = np.floor(positions.min(axis=0) + 0.5) - n // 2, np.floor(positions.max(axis=0) + 0.5) + (n - n // 2)
-    if (low < 0).any() or (high > obj.shape).any():
-        raise UsageError(f"windows of {n} px span {low} to {high}, the object has {obj.shape}: move the positions inside")
+    obj, positions, n = np.asarray(obj, np.complex64), np.asarray(positions, np.float64), probe.shape[-1]
+    whole = np.floor(positions + 0.5).astype(int)
+    first, behind = whole.min(axis=0) - n // 2, whole.max(axis=0) - n // 2 + n
+    if (first < 0).any() or (behind > obj.shape).any():
+        span = f"{first.tolist()} to {behind.tolist()}"
+        raise UsageError(f"windows of {n} px span {span}, the object has {obj.shape}: move the positions inside")
     counts = np.empty((len(positions), n, n), np.float32)
     for part, intensity in _expected_counts(obj, probe, positions):
         counts[part] = intensity
-    factor = photons / (counts.sum(axis=(1, 2), dtype=np.float64).mean())
-    realised = 0.0
-    for start in range(0, len(counts), BATCH):  # in place, so that memory stays at one stack of patterns
-        part = slice(start, start + BATCH)
-        seen = counts[part].astype(np.float64) * factor
-        seen = rng.poisson(seen).astype(np.float64) if noise else seen
-        realised += float(seen.sum())
-        counts[part] = np.sqrt(seen)
+    factor = photons / counts.sum(axis=(1, 2), dtype=np.float64).mean()
+    realised = _expose(counts, factor=factor, rng=rng if noise else None)
     return SimulatedScan(
-        amplitude=counts,
-        positions=np.asarray(positions, np.float64),
-        nominal_positions=np.asarray(positions if nominal_positions is None else nominal_positions, np.float64),
+        amplitude=np.sqrt(counts, out=counts),
+        positions=positions,
+        nominal_positions=positions if nominal_positions is None else np.asarray(nominal_positions, np.float64),
         probe=(np.sqrt(factor) * probe).astype(np.complex64),
         obj=obj,
         valid=np.ones((n, n), bool),
         photons=float(photons),
-        realised_photons=realised / len(counts),
+        realised_photons=realised,
         seed=seed,
     )
 
@@ -168,6 +164,21 @@ def _expected_counts(obj: np.ndarray, probe: np.ndarray, positions: np.ndarray) 
         patches = extract(transmission, whole[part].to(torch.float64), probe.shape[-1])
         wave = exit_wave(patches, shift_probe(light, fraction[part]))
         yield part, detector_intensity(far_field(wave)).numpy()
+
+
+def _expose(intensity: np.ndarray, *, factor: float, rng: np.random.Generator | None) -> float:
+    """Turns intensities [n, N, N] into counts of `factor` times the light, in place (a stack of patterns is large).
+
+    Poisson counts when there is a generator, their expectation when not; returns the mean photons of a pattern.
+    """
+    total = 0.0
+    for start in range(0, len(intensity), BATCH):
+        part = slice(start, start + BATCH)
+        expected = factor * intensity[part].astype(np.float64)
+        seen = expected if rng is None else rng.poisson(expected).astype(np.float64)
+        intensity[part] = seen
+        total += float(seen.sum())
+    return total / len(intensity)
 
 
 def _check(object_kind: str, probe_kind: str, scan_path: str, **numbers: int) -> None:

@@ -1,0 +1,99 @@
+"""What of an object is worth showing, and in which gauge and range it is shown."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ptycho_torch.metrics import phase_ramp
+
+LIT = 0.05
+"""A pixel is shown when its illumination is at least this fraction of the largest."""
+LEAST_AND_MOST = (0.005, 0.995)
+"""Fractions of the light at which the colours end."""
+COARSE_PX = 512
+"""An object larger than this is averaged over blocks to find what is left of its phase ramp."""
+ENOUGH_VALUES = 2**20
+
+Box = tuple[slice, slice]
+
+
+class Display(NamedTuple):
+    """An object as it is shown: the box of its illuminated pixels, the others NaN."""
+
+    amplitude: np.ndarray  # float32 [h, w], dimensionless
+    phase: np.ndarray  # float32 [h, w], rad, in (−π, π] about the mean, without ramp
+    box: Box  # rows and columns of the object that the two show
+
+
+def for_display(obj: np.ndarray, weight: np.ndarray) -> Display:
+    """Amplitude and phase of the illuminated part of an object [H, W], in the gauge that the eye wants.
+
+    Illuminated: weight ≥ 5 % of its largest, object finite. The linear ramp and the offset of the phase are invisible
+    to the data, or nearly so, and are removed here, for display only; the object itself is not touched.
+    """
+    lit = illuminated_object(obj, weight)
+    box = bounding_box(lit)
+    lit = lit[box]
+    light = np.where(lit, weight[box], 0.0)
+    level = levelled(np.where(lit, obj[box], 0).astype(np.complex128), light)
+    amplitude, phase = (np.where(lit, part, np.nan).astype(np.float32) for part in (np.abs(level), np.angle(level)))
+    return Display(amplitude, phase, box)
+
+
+def illuminated_object(obj: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Where an object was seen: bool [H, W]; everywhere that it is finite when no light is known of at all."""
+    finite = np.isfinite(obj)
+    most = float(weight.max())
+    return finite & (weight >= LIT * most) if most > 0 else finite
+
+
+def bounding_box(inside: np.ndarray) -> Box:
+    """Rows and columns of the smallest rectangle that holds all True pixels; the whole array when there are none."""
+    if not inside.any():
+        return slice(0, inside.shape[0]), slice(0, inside.shape[1])
+    rows, columns = (np.nonzero(inside.any(axis=axis))[0] for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def levelled(obj: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The object without the linear ramp and the offset of its phase; |obj| stays as it is.
+
+    Two steps, neither of which ever unwraps: the mean phase gradient, k = arg Σ w·obj(r + 1)·obj*(r), then the plane
+    that fits the phase of what is left, as the mean over blocks of pixels.
+    """
+    obj = _without_ramp(obj, np.array([_mean_gradient(obj, weight, axis) for axis in (0, 1)]))
+    block = max(1, math.ceil(max(obj.shape) / COARSE_PX))
+    coarse = _summed_over_blocks(obj * weight, block)
+    obj = _without_ramp(obj, phase_ramp(coarse, np.ones_like(coarse)) / block)
+    return obj * np.exp(-1j * np.angle(np.sum(obj * weight)))
+
+
+def colour_limits(image: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """The values between which 99 % of the light fell, from the 0.5th to the 99.5th percentile; NaN pixels left out."""
+    seen = np.isfinite(image) & (weight > 0)
+    if not seen.any():
+        return 0.0, 1.0
+    values, weights = image[seen].astype(np.float64), weight[seen].astype(np.float64)
+    step = math.ceil(values.size / ENOUGH_VALUES)
+    low, high = np.quantile(values[::step], LEAST_AND_MOST, weights=weights[::step], method="inverted_cdf")
+    if high - low <= 1e-6 * max(abs(high), abs(low)):
+        return float(low) - 0.5, float(high) + 0.5
+    return float(low), float(high)
+
+
+def _mean_gradient(obj: np.ndarray, weight: np.ndarray, axis: int) -> float:
+    obj, weight = np.moveaxis(obj, axis, 0), np.moveaxis(weight, axis, 0)
+    return float(np.angle(np.sum(np.minimum(weight[1:], weight[:-1]) * obj[1:] * obj[:-1].conj())))
+
+
+def _without_ramp(obj: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    y, x = (np.exp(-1j * k * np.arange(size)) for k, size in zip(slope, obj.shape, strict=True))
+    return obj * y[:, None] * x
+
+
+def _summed_over_blocks(image: np.ndarray, block: int) -> np.ndarray:
+    rows, columns = (np.arange(0, size, block) for size in image.shape)
+    return np.add.reduceat(np.add.reduceat(image, rows, axis=0), columns, axis=1)

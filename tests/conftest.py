@@ -1,0 +1,55 @@
+"""A small scan and a small bundle that many tests look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from ptycho_torch.cli import main
+
+
+def run(*words: object) -> int:
+    """`ptycho-torch words…` in this process."""
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="session")
+def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "scan.npz"
+    assert run("simulate", "--output", path, "-N", 32, "--positions", 144, "--step", 5, "--aspect", 0.7, "--quiet") == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_dir(scan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    assert run(*train_words(scan_file, folder), "--test_data_file", scan_file, "--log-patch-stats") == 0
+    return folder
+
+
+def train_words(scan: Path, folder: Path, *, epochs: int = 2) -> list[object]:
+    """A short training run on a small scan."""
+    words = ["--n_images", 16, "--batch_size", 4, "--gridsize", 2, "--network_width", 8, "--accelerator", "cpu", "--quiet"]
+    return ["train", "--train_data_file", scan, "--output_dir", folder, "--max_epochs", epochs, *words]
+
+
+def infer_words(model: Path, scan: Path, folder: Path) -> list[object]:
+    return ["infer", "--model_path", model, "--test_data", scan, "--output_dir", folder, "--accelerator", "cpu", "--quiet"]
+
+
+def rewritten(scan: Path, path: Path, **changes: object) -> Path:
+    """A copy of a scan file with some arrays changed; None takes one away."""
+    with np.load(scan) as file:
+        arrays = {key: file[key] for key in file.files}
+    for key, value in changes.items():
+        if value is None:
+            arrays.pop(key)
+        else:
+            arrays[key] = np.asarray(value)
+    np.savez(path, **arrays)
+    return path

@@ -1,0 +1,207 @@
+"""Regions, canvases and networks: laws that hold before any training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptycho_torch.data.grouping import group_neighbours
+from ptycho_torch.data.loader import Region, handy_subsets, overlap
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.simulation import simulate_scan
+from ptycho_torch.model import PtychoModel
+from ptycho_torch.networks.cnn import Cnn, synchronise_phases
+from ptycho_torch.networks.unet import UNet
+from ptycho_torch.networks.unrolled import TILE, Unrolled, _whole_or_tiled, gradient_of
+from ptycho_torch.physics.patches import extract
+from ptycho_torch.reassembly import Canvas
+
+N = 32
+
+
+def make_scan(*, modes: int = 1, noise: bool = False, positions: int = 60) -> Scan:
+    made = simulate_scan(n=N, positions=positions, step_px=4.3, aspect=0.6, modes=modes, noise=noise, photons=1e4, seed=3)
+    return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
+
+
+def everything(scan: Scan, **options: int) -> Region:
+    return Region(scan, np.arange(len(scan)), torch.as_tensor(scan.probe), **options)
+
+
+def truth_on(region: Region, scan: Scan) -> torch.Tensor:
+    """The scan's own object on the region's canvas, of order one."""
+    assert scan.obj is not None
+    height, width = region.shape
+    y, x = region.origin
+    padded = np.ones((height + y + 99, width + x + 99), np.complex64)
+    padded[: scan.obj.shape[0], : scan.obj.shape[1]] = scan.obj
+    return torch.as_tensor(padded[y : y + height, x : x + width] / region.level)
+
+
+@pytest.mark.parametrize("modes", [1, 3])
+def test_the_true_object_predicts_noise_free_counts_and_is_left_alone(modes: int) -> None:
+    scan = make_scan(modes=modes)
+    region = everything(scan, subsets=3, batch_size=7)
+    truth = truth_on(region, scan)
+    model = PtychoModel(Unrolled(), scale=1.0)
+    for batch in region.batches():
+        predicted = model.counts(model.patches(truth * region.level, batch), batch, region)
+        assert torch.allclose(predicted, batch.amplitude.square(), rtol=1e-3, atol=1e-3)
+    flat = torch.ones_like(truth)
+    for subset in range(3):
+        assert gradient_of(truth, region, subset).norm() < 2e-2 * gradient_of(flat, region, subset).norm()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 6))
+def test_batches_and_subsets_change_no_sum(batch_size: int, subsets: int) -> None:
+    scan = make_scan()
+    one, other = everything(scan, batch_size=60), everything(scan, subsets=subsets, batch_size=batch_size)
+    assert sorted(other.indices) == list(range(60)) and other.subsets == subsets
+    obj = torch.randn(one.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    whole = gradient_of(obj, one, 0)
+    parts = torch.stack([gradient_of(obj, other, subset) for subset in range(subsets)]).sum(0)
+    assert torch.allclose(parts, whole, rtol=1e-3, atol=1e-3 * whole.abs().max())
+    assert torch.allclose(one.illumination(), other.illumination(), rtol=1e-4)
+
+
+def test_a_network_s_object_follows_flux_and_probe_as_physics_says() -> None:
+    scan = make_scan(noise=True)
+    network = Unrolled(width=4)
+    torch.nn.init.normal_(network.denoisers[0].last.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+    model = PtychoModel(network, scale=2.0)
+
+    def reconstruct(amplitude: float, probe: float) -> torch.Tensor:
+        scaled = Scan.from_arrays(scan.patterns * amplitude, scan.positions, probe=scan.probe * probe, domain="amplitude")
+        with torch.inference_mode():
+            return model(everything(scaled, subsets=2))
+
+    plain = reconstruct(1, 1)
+    assert torch.allclose(reconstruct(7, 7), plain, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(reconstruct(7, 1), 7 * plain, rtol=1e-3, atol=1e-2)
+    assert torch.allclose(reconstruct(1, 5), plain / 5, rtol=1e-3, atol=1e-3)
+
+
+def test_pixels_that_were_not_measured_do_not_act() -> None:
+    scan = make_scan()
+    valid = np.ones((N, N), bool)
+    valid[3, 5] = valid[N // 2, N // 2] = False
+    objects = []
+    for wrong in (0, 1e4):
+        patterns = scan.patterns.copy()
+        patterns[:, ~valid] = wrong
+        spoiled = Scan.from_arrays(patterns, scan.positions, probe=scan.probe, domain="amplitude", valid=valid)
+        with torch.inference_mode():
+            objects.append(PtychoModel(Unrolled(width=4), scale=1.0)(everything(spoiled)))
+    assert torch.equal(*objects)
+
+
+def test_training_moves_every_weight_and_learns() -> None:
+    scan = make_scan(noise=True)
+    torch.manual_seed(0)
+    model = PtychoModel(Unrolled(width=4), scale=3.0, learn_scale=True)
+    region = everything(scan, subsets=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        terms = model.loss(region)
+        terms["loss"].backward()
+        optimizer.step()
+        losses.append(float(terms["likelihood"]))
+    assert losses[-1] < 0.95 * losses[0]
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and weight.grad.abs().max() > 0, name
+
+
+def test_tiles_make_the_picture_that_the_whole_makes() -> None:
+    net = UNet(7, 2, width=4)
+    torch.nn.init.normal_(net.last.weight, std=0.1)
+    seen = torch.randn(7, TILE + 88, 2 * TILE + 40)
+    with torch.inference_mode():
+        whole, tiled = net(seen[None])[0], _whole_or_tiled(net, seen)
+    assert torch.allclose(whole, tiled, atol=1e-4)
+
+
+def test_the_reach_of_a_unet_is_not_understated() -> None:
+    torch.manual_seed(0)
+    net = UNet(1, 1, width=8)
+    torch.nn.init.normal_(net.last.weight)
+    seen = torch.rand(1, 1, 160, 160, requires_grad=True)
+    net(seen)[0, 0, 80, 80].backward()
+    assert seen.grad is not None
+    rows = torch.nonzero(seen.grad[0, 0].abs().sum(1)).flatten()
+    assert len(rows) > net.reach
+    assert 80 - net.reach <= rows.min() and rows.max() <= 80 + net.reach
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(1, 5))
+def test_one_pass_chunks_and_merged_ranks_fill_the_same_canvas(seed: int, chunks: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    positions = 10 + 30 * torch.rand(12, 2, dtype=torch.float64, generator=rng)
+    patches = torch.randn(12, 8, 8, dtype=torch.complex64, generator=rng)
+    weight = 0.1 + torch.rand(8, 8, generator=rng)
+    once = Canvas.around(positions, 8).add(patches, positions, weight)
+    stream, merged = Canvas.around(positions, 8), None
+    for some in torch.arange(12).chunk(chunks):
+        stream = stream.add(patches[some], positions[some], weight)
+        rank = Canvas.around(positions[some], 8).add(patches[some], positions[some], weight)
+        merged = rank if merged is None else rank.merge(merged)
+    assert merged is not None and merged.origin == once.origin
+    for other in (stream, merged):
+        assert torch.allclose(other.summed, once.summed, atol=1e-4) and torch.allclose(other.weight, once.weight, atol=1e-4)
+
+
+def test_patches_of_one_object_with_phases_of_their_own_are_brought_together() -> None:
+    scan = make_scan()
+    assert scan.obj is not None
+    positions = torch.as_tensor(scan.positions).round()
+    obj = torch.as_tensor(scan.obj)
+    patches = extract(obj, positions, N)
+    turns = torch.polar(torch.ones(60), 6.28 * torch.rand(60, generator=torch.Generator().manual_seed(2)))
+    weight = torch.ones(N, N)
+    canvas = Canvas.empty((0, 0), (obj.shape[0], obj.shape[1]))
+    phases = synchronise_phases(patches * turns[:, None, None], positions, weight, canvas, rounds=30)
+    left = turns / phases
+    assert (left / left[0] - 1).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("n, group_size, millions", [(64, 1, 2.3), (100, 4, 2.3), (128, 1, 2.4)])
+def test_the_encoder_decoder_predicts_patches_of_any_size(n: int, group_size: int, millions: float) -> None:
+    network = Cnn(n, group_size=group_size)
+    with torch.inference_mode():
+        patches = network.patches(torch.rand(4, n, n))
+    assert patches.shape == (4, n, n) and patches.dtype == torch.complex64
+    assert 0.5 < float(patches.abs().mean()) < 2
+    assert sum(weight.numel() for weight in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+def test_the_encoder_decoder_learns_in_groups() -> None:
+    scan = make_scan(noise=True)
+    torch.manual_seed(0)
+    chosen = group_neighbours(scan.positions, 4)[:4].reshape(-1)
+    region = Region(scan, chosen, torch.as_tensor(scan.probe), batch_size=16)
+    model = PtychoModel(Cnn(N, group_size=4), scale=1.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        terms = model.loss(region)
+        terms["loss"].backward()
+        optimizer.step()
+        losses.append(float(terms["likelihood"]))
+    assert losses[-1] < losses[0]
+
+
+def test_overlap_counts_the_patterns_that_light_a_pixel() -> None:
+    flat = torch.zeros(1, 16, 16, dtype=torch.complex64)
+    flat[:, 4:12, 4:12] = 1
+    y, x = np.meshgrid(np.arange(12) * 4.0, np.arange(12) * 4.0, indexing="ij")
+    positions = np.stack([y.ravel(), x.ravel()], 1)
+    assert overlap(positions, flat) == pytest.approx(4, rel=0.1)
+    assert handy_subsets(positions * 0.75, flat) == 3
+    assert handy_subsets(positions * 4, flat) == 1
