@@ -266,7 +266,13 @@ def _write(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fi
     if config.debug_dump is not None:
         patches = np.concatenate(fit.dumped)
         positions = reconstruction.positions[: len(patches)]
-        write_debug_dump(config.debug_dump, patches=patches, positions=positions, reconstruction=reconstruction)
+        write_debug_dump(
+            config.debug_dump,
+            patches=patches,
+            positions=positions,
+            reconstruction=reconstruction,
+            illuminated=illuminated_pixels(scan.probe),
+        )
     write_report(
         folder,
         reconstruction,

@@ -56,10 +56,21 @@ class Archive:
             with self.zip.open(name) as member:
                 data = member.read(self.sizes[name] + 1)
         except DAMAGE as error:
-            raise altered(self.path, name, _one_line(error)) from None
+            raise altered(self.path, name, one_line(error)) from None
         if len(data) != self.sizes[name]:
             raise altered(self.path, name, f"{len(data)} bytes where {self.sizes[name]} are announced")
         return data
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, short and printable."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:120]
+
+
+def quoted(value: object) -> str:
+    """Somebody else's name or value, short and printable."""
+    return ascii(value)[:80]
 
 
 def altered(path: Path, member: str, reason: str) -> BundleError:
@@ -93,7 +104,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
         try:
             archive = zipfile.ZipFile(file)
         except DAMAGE as error:
-            raise altered(path, "the list of members", _one_line(error)) from None
+            raise altered(path, "the list of members", one_line(error)) from None
         with archive:
             yield Archive(path, digest, _checked_sizes(path, archive.infolist()), archive)
 
@@ -123,13 +134,15 @@ def _checked_sizes(path: Path, entries: list[zipfile.ZipInfo]) -> dict[str, int]
     for entry in entries:
         name = entry.filename
         if _is_unsafe(entry):
-            raise BundleError(f"{path}: unsafe member name {entry.orig_filename!a}; do not use this file")
+            raise BundleError(f"{path}: unsafe member name {quoted(entry.orig_filename)}; do not use this file")
         if name in sizes:
-            raise BundleError(f"{path}: member {name!a} occurs twice; do not use this file")
+            raise BundleError(f"{path}: member {quoted(name)} occurs twice; do not use this file")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise altered(path, f"{name!a}", f"compression method {entry.compress_type}, stored or deflated is needed")
+            raise altered(path, quoted(name), f"compression method {entry.compress_type}, stored or deflated is needed")
         if entry.file_size > MEMBER_BYTES:
-            raise BundleError(f"{path}: {name!a} announces {entry.file_size} bytes, at most {MEMBER_BYTES} are read")
+            raise BundleError(
+                f"{path}: {quoted(name)} announces {entry.file_size} bytes, at most {MEMBER_BYTES} are read"
+            )
         sizes[name] = entry.file_size
     if sum(sizes.values()) > TOTAL_BYTES:
         raise BundleError(f"{path}: its members announce {sum(sizes.values())} bytes, at most {TOTAL_BYTES} are read")
@@ -142,7 +155,3 @@ def _is_unsafe(entry: zipfile.ZipInfo) -> bool:
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     outside = posix.is_absolute() or bool(windows.anchor) or ".." in windows.parts
     return outside or not name.isprintable() or name != entry.filename or not name
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ from ptycho_torch.bundle.archive import (
     Archive,
     altered,
     locate,
+    one_line,
     open_archive,
+    quoted,
     write_archive,
 )
 from ptycho_torch.bundle.legacy import PICKLE_BYTES, dump_parameters, foreign_writer, load_flat_parameters
@@ -46,6 +48,11 @@ MEMBERS = (WEIGHTS, PARAMS, LEGACY, PROBE, PROVENANCE)
 
 MANIFEST_BYTES = 2**20
 JSON_BYTES = 64 * 2**20
+NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '<c8', 'fortran_order': False, "
+    rb"'shape': \((\d{1,9}), (\d{1,9}), (\d{1,9})\), \} *\n",
+    re.DOTALL,
+)
 LIMITS = {PARAMS: JSON_BYTES, LEGACY: PICKLE_BYTES, PROVENANCE: JSON_BYTES}
 
 
@@ -110,7 +117,7 @@ def write_bundle(
             PROVENANCE: _json_bytes(provenance),
         }
     except (TypeError, ValueError, AttributeError) as error:
-        raise BundleError(f"{path}: the content makes no bundle ({' '.join(str(error).split())})") from None
+        raise BundleError(f"{path}: the content makes no bundle ({one_line(error)})") from None
     _check_sizes(path, members)
     members[MANIFEST] = _json_bytes(_manifest(members))
     try:
@@ -145,24 +152,26 @@ def read_manifest(archive: Archive) -> dict[str, Any]:
     """The manifest of a bundle of ours; BundleError for a foreign or a newer one."""
     path, names = archive.path, archive.sizes
     if MANIFEST not in names:
+        if WEIGHTS in names:
+            raise altered(path, MANIFEST, "missing from the archive")
         writer = foreign_writer(names)
         if writer:
             raise BundleError(
                 f"{path}: foreign: a bundle of {writer}; its weights can't be used here; "
                 "its parameters can be read with `ptycho-torch bundle inspect`"
             )
-        listed = ", ".join(ascii(name)[:60] for name in list(names)[:3]) or "nothing"
+        listed = ", ".join(quoted(name) for name in list(names)[:3]) or "nothing"
         raise BundleError(f"{path}: foreign: a zip that holds {listed} and no {MANIFEST}; a bundle of ours is needed")
     try:
         manifest = _json_object(archive.read(MANIFEST, MANIFEST_BYTES))
     except (ValueError, RecursionError):
         raise altered(path, MANIFEST, "not a JSON object") from None
     if manifest.get("format") != FORMAT:
-        found = ascii(manifest.get("format"))[:60]
-        raise BundleError(f"{path}: foreign: format {found}, {FORMAT!r} is needed; a bundle of ours is needed")
+        found = quoted(manifest.get("format"))
+        raise BundleError(f"{path}: foreign: its manifest says format {found}; {FORMAT!r} is needed")
     version = manifest.get("version")
     if type(version) is not int or version < 1:
-        raise altered(path, MANIFEST, f"format version {ascii(version)[:60]}, a whole number is needed")
+        raise altered(path, MANIFEST, f"format version {quoted(version)}, a whole number is needed")
     if version > VERSION:
         found = f"format version {str(version)[:20]}"
         raise BundleError(f"{path}: newer: {found}, up to {VERSION} can be read; update ptycho_torch")
@@ -170,19 +179,19 @@ def read_manifest(archive: Archive) -> dict[str, Any]:
 
 
 def read_members(archive: Archive, manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    """Every member but the manifest, of the size and sha256 that the manifest gives; BundleError names one that isn't."""
+    """Every member but the manifest, with the size and sha256 that the manifest gives; BundleError names the other."""
     records = manifest.get("members")
     if type(records) is not dict or set(records) != set(MEMBERS):
         raise altered(archive.path, MANIFEST, "its list of members is not that of a bundle")
     for name in sorted(set(archive.sizes) - {MANIFEST, *MEMBERS}):
-        raise altered(archive.path, ascii(name), "an unexpected member")
+        raise altered(archive.path, quoted(name), "an unexpected member")
     members = {}
     for name in MEMBERS:
         record = records[name] if type(records[name]) is dict else {}
         if name not in archive.sizes:
             raise altered(archive.path, name, "missing from the archive")
         if archive.sizes[name] != record.get("size"):
-            expected = ascii(record.get("size"))[:30]
+            expected = quoted(record.get("size"))
             raise altered(archive.path, name, f"{archive.sizes[name]} bytes, its manifest says {expected}")
         members[name] = archive.read(name, LIMITS.get(name, MEMBER_BYTES))
         if hashlib.sha256(members[name]).hexdigest() != record.get("sha256"):
@@ -194,7 +203,7 @@ def _checked(archive: Archive, name: str, parse: Callable[[bytes], Any], members
     try:
         return parse(members[name])
     except (ValueError, RecursionError) as error:
-        raise altered(archive.path, name, " ".join(str(error).split())[:200]) from None
+        raise altered(archive.path, name, one_line(error)) from None
 
 
 def _manifest(members: Mapping[str, bytes]) -> dict[str, Any]:
@@ -264,13 +273,11 @@ def _probe_bytes(probe: np.ndarray) -> bytes:
 
 def _probe(data: bytes) -> np.ndarray:
     """complex64 [mode, N, N] from an NPY whose shape accounts for exactly the bytes that follow."""
-    buffer = io.BytesIO(data)
-    if np.lib.format.read_magic(buffer) != (1, 0):
-        raise ValueError("not an NPY of version 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
-    rest = data[buffer.tell() :]
-    if dtype != np.dtype("<c8") or fortran or len(shape) != 3 or shape[1] != shape[2]:
-        raise ValueError(f"{dtype} {shape}, complex64 (mode, N, N) is needed")
-    if min(shape) < 1 or math.prod(shape) * dtype.itemsize != len(rest):
-        raise ValueError(f"{len(rest)} bytes of data do not make {shape}")
-    return np.frombuffer(rest, dtype).reshape(shape).astype(np.complex64)
+    header = NPY_HEADER.match(data)
+    if not header or 10 + int.from_bytes(header[1], "little") != header.end():
+        raise ValueError("not an NPY of version 1.0 with complex64 (mode, N, N)")
+    modes, height, width = (int(side) for side in header.groups()[1:])
+    values = data[header.end() :]
+    if height != width or not values or modes * height * width * 8 != len(values):
+        raise ValueError(f"{len(values)} bytes of data do not make ({modes}, {height}, {width}) of complex64")
+    return np.frombuffer(values, "<c8").reshape(modes, height, width).astype(np.complex64)

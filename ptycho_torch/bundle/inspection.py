@@ -14,6 +14,7 @@ from ptycho_torch.bundle.contents import (
     MANIFEST,
     PARAMS,
     PROVENANCE,
+    WEIGHTS,
     read_manifest,
     read_members,
 )
@@ -40,7 +41,7 @@ def inspect_bundle(path: str | Path) -> dict[str, Any]:
     """
     with open_archive(locate(path)) as archive:
         facts = {"path": str(archive.path), "sha256": archive.digest}
-        writer = None if MANIFEST in archive.sizes else foreign_writer(archive.sizes)
+        writer = None if {MANIFEST, WEIGHTS} & archive.sizes.keys() else foreign_writer(archive.sizes)
         return facts | (_foreign_facts(archive, writer) if writer else _own_facts(archive))
 
 
@@ -99,7 +100,7 @@ def _foreign_facts(archive: Archive, writer: str) -> dict[str, Any]:
 
 
 def _compared_with_digest_file(archive: Archive) -> str:
-    """Whether the file of digests agrees or is absent; BundleError when `bundle_digest.txt` speaks of another archive."""
+    """Whether the file of digests beside a bundle agrees or is absent; BundleError when it gives another sha256."""
     beside = archive.path.parent / DIGEST_NAME
     if not beside.is_file():
         return "absent"

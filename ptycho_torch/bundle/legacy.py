@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_torch.bundle.archive import one_line
+
 PICKLE_BYTES = 16 * 2**20
 OPCODES = 20_000
 VALUES = 100_000
@@ -54,10 +56,7 @@ def dump_parameters(parameters: Mapping[str, Any]) -> bytes:
 
 def load_flat_parameters(data: bytes) -> dict[str, Any]:
     """What `dump_parameters` wrote; ValueError when the pickle names anything or holds more than primitives."""
-    parameters, unreadable = load_parameters(data)
-    for name, reason in unreadable.items():
-        raise ValueError(f"{name!a} needs {reason}, numbers and text are allowed")
-    return {name: _primitive(name, value) for name, value in parameters.items()}
+    return {name: _primitive(name, value) for name, value in _load_dictionary(data).items()}
 
 
 def load_parameters(data: bytes) -> tuple[dict[str, Any], dict[str, str]]:
@@ -66,13 +65,10 @@ def load_parameters(data: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     Nothing that the pickle names is imported or called. Raises ValueError when it is no dictionary, damaged, or
     larger than parameters can be.
     """
-    tree = _load_inert(data)
-    if type(tree) is not dict or not all(type(name) is str for name in tree):
-        raise ValueError("not a dictionary of named parameters")
     plain: dict[str, Any] = {}
     unreadable: dict[str, str] = {}
     reader = _Reader()
-    for name, value in tree.items():
+    for name, value in _load_dictionary(data).items():
         try:
             plain[name] = reader.plain(value)
         except _NotPlain as refused:
@@ -85,7 +81,8 @@ def _primitive(name: str, value: Any) -> Any:
         value = value.item()
     items = value if type(value) in (list, tuple) else (value,)
     if type(name) is not str or not all(type(item) in PRIMITIVES for item in items):
-        raise ValueError(f"{name!a} is a {type(value).__name__}, numbers and text are allowed")
+        kind = value.name if isinstance(value, _Inert) else type(value).__name__
+        raise ValueError(f"{name!a} holds a {kind}, numbers and text are allowed")
     return value
 
 
@@ -139,8 +136,14 @@ def _load_inert(data: bytes) -> Any:
                 raise ValueError("larger than parameters can be")
         return _InertUnpickler(io.BytesIO(data)).load()
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"damaged pickle: {reason[:120]}") from None
+        raise ValueError(f"damaged pickle: {one_line(error)}") from None
+
+
+def _load_dictionary(data: bytes) -> dict[str, Any]:
+    tree = _load_inert(data)
+    if type(tree) is not dict or not all(type(name) is str for name in tree):
+        raise ValueError("not a dictionary of named parameters")
+    return tree
 
 
 class _NotPlain(Exception):

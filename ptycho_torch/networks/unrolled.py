@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ptycho_torch.data.loader import Region
 from ptycho_torch.networks.unet import UNet
+from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
 from ptycho_torch.physics.sweep import modulus_gradient
 
 FLOOR = 0.1
@@ -21,9 +22,9 @@ class Unrolled(nn.Module):
     A stage is `sweeps` physics sweeps. A sweep visits the patterns in interleaved subsets, each spread evenly over the
     scan, and moves the object after each of them, with momentum,
 
-        v ← μ v + η · g_s(O) / (I_s + 0.1 max I_s),   O ← O + v,
+        v ← μ v + η · lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
 
-    with the modulus gradient g_s and the illumination I_s of subset s, and then a U-Net that sees O − 1, v, the last step and √illumination and adds a complex
+    with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then a U-Net that sees O − 1, v, the last step and √illumination and adds a complex
     correction. Step sizes η and momenta μ are learned for every sweep. The probe acts through the physics only, so
     that the network carries over to probes that it has not seen. Source of the idea: learned iterative reconstruction
     (Adler & Öktem 2018), of the step: ePIE/rPIE (Maiden et al. 2009, 2017), of ordered subsets: Hudson & Larkin 1994.
@@ -32,7 +33,7 @@ class Unrolled(nn.Module):
     def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:
         super().__init__()
         self.step = nn.Parameter(torch.full((stages, sweeps), 0.5))
-        self.momentum = nn.Parameter(torch.full((stages, sweeps), 0.85))
+        self.momentum = nn.Parameter(torch.full((stages, sweeps), 0.7))
         self.denoisers = nn.ModuleList(UNet(7, 2, width=width, levels=levels) for _ in range(stages))
 
     def forward(self, region: Region) -> Tensor:
@@ -40,12 +41,13 @@ class Unrolled(nn.Module):
         preconditions = [1 / (light + FLOOR * light.max()) for light in lights]
         illumination = torch.stack(lights).sum(0)
         brightness = (illumination / illumination.max()).sqrt()
+        lift = slow_phase_lift(region.probe, region.shape)
         obj = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
         velocity = direction = torch.zeros_like(obj)
         for steps, momenta, denoiser in zip(self.step, self.momentum, self.denoisers, strict=True):
             for step, momentum in zip(steps, momenta, strict=True):
                 for subset, precondition in enumerate(preconditions):
-                    direction = precondition * gradient_of(obj, region, subset)
+                    direction = lift_slow_phase(precondition * gradient_of(obj, region, subset), obj, lift)
                     velocity = momentum * velocity + step * direction
                     obj = obj + velocity
             seen = torch.stack(

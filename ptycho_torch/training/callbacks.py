@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ptycho_torch.errors import Interrupted
+from ptycho_torch.files import atomic_path
 
 PLAIN_SECONDS = 10.0
 """Seconds between progress lines where there is no terminal."""
@@ -85,6 +86,17 @@ class JsonLines(pl.Callback):
         }
         with self.path.open("a") as log:
             log.write(json.dumps(record) + "\n")
+
+
+class LastCheckpoint(pl.Callback):
+    """The state between two epochs, for `--resume`: what follows it is what would have followed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        with atomic_path(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
 
 
 class GracefulStop(pl.Callback):

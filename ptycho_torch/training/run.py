@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 VALIDATION_REGIONS = 8
+LAST_CHECKPOINT = "last.ckpt"
 
 
 def train(config: TrainConfig) -> Path:
@@ -182,7 +183,9 @@ def _fit(
         use_distributed_sampler=False,
         log_every_n_steps=1,
     )
-    sampler = Anchors(len(regions), regions=steps, seed=config.seed)
+    sampler, last = Anchors(len(regions), regions=steps, seed=config.seed), _checkpoint_to_resume(config)
+    if last is not None:  # the first epoch's order is drawn before the trainer tells the sampler where it is
+        sampler.set_epoch(torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1)
     validation_loader = None
     if validation is not None:
         anchors = spread_anchors(validation.positions, size=validation.size, most=VALIDATION_REGIONS)
@@ -191,7 +194,7 @@ def _fit(
         module,
         as_loader(regions, sampler, workers=config.num_workers),
         validation_loader,
-        ckpt_path=_checkpoint_to_resume(config),
+        ckpt_path=last,
         weights_only=True,
     )
     best = checkpoints[0].best_model_path if checkpoints else ""
@@ -207,6 +210,8 @@ def _checkpoints(config: TrainConfig, monitored: str) -> list[Any]:
         return []
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from ptycho_torch.training.callbacks import LastCheckpoint
+
     folder = config.output_dir / "checkpoints"
     if not config.resume:
         for stale in folder.glob("*.ckpt"):
@@ -218,9 +223,9 @@ def _checkpoints(config: TrainConfig, monitored: str) -> list[Any]:
             monitor=monitored,
             mode=config.checkpoint_mode,
             save_top_k=config.checkpoint_save_top_k,
-            save_last=True,
             enable_version_counter=False,
-        )
+        ),
+        LastCheckpoint(folder / LAST_CHECKPOINT),
     ]
 
 
@@ -256,7 +261,7 @@ def _logger(config: TrainConfig) -> Any:
 def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
     if not config.resume:
         return None
-    last = config.output_dir / "checkpoints" / "last.ckpt"
+    last = config.output_dir / "checkpoints" / LAST_CHECKPOINT
     if not last.is_file():
         raise UsageError(f"--resume: there is no checkpoint {last}; leave --resume out to start afresh")
     return last
