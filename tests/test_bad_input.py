@@ -13,9 +13,6 @@ import pytest
 import torch
 from conftest import infer_words, rewritten, run, train_words
 
-Complaint = Callable[[int, str], None]
-
-
 @pytest.fixture
 def complains(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., None]:
     """Runs a command and checks its exit code, its one line, and that no output folder or file came of it."""
@@ -163,10 +160,10 @@ def test_a_foreign_bundle_is_named_and_never_overwritten(
     folder = tmp_path / "foreign"
     folder.mkdir()
     with zipfile.ZipFile(folder / "wts.h5.zip", "w") as archive:
-        archive.writestr("manifest.dill", b"x")
-        archive.writestr("diffraction_to_obj/model.pth", b"x")
+        for name in ("manifest.dill", "diffraction_to_obj/model.pth", "diffraction_to_obj/params.dill"):
+            archive.writestr(name, b"x")
     complains(infer_words(folder, scan_file, tmp_path / "out"), 4, "PtychoPINN|reference")
-    complains(train_words(scan_file, folder), 4, "PtychoPINN|reference|other")
+    complains(train_words(scan_file, folder), 4, "PtychoPINN|reference")
 
 
 def test_output_folders_that_cannot_be_written(

@@ -199,8 +199,11 @@ def _fit(
     )
     best = checkpoints[0].best_model_path if checkpoints else ""
     if best:
+        # The network of the best epoch with the scale of the last: the likelihood by which "best" is told can't see it.
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+        prefix = "model.network."
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        model.network.load_state_dict(weights)
     model.to("cpu")
     return trainer
 

@@ -168,8 +168,8 @@ def reconstruct(scan: Scan) -> tuple[np.ndarray, tuple[int, int]]:
     with torch.inference_mode():
         obj = model(region).numpy()
     seen, truth = in_the_scanned_field(obj, region.origin)
-    turn = np.vdot(seen, truth)
-    return obj * turn / abs(turn), region.origin  # the data can't tell a global phase
+    turn = np.angle(np.vdot(seen, truth))  # the data can't tell a global phase
+    return obj * np.exp(1j * turn), region.origin
 
 
 def test_inference_from_patterns_finds_the_object_in_its_place_and_at_its_height() -> None:

@@ -1,0 +1,70 @@
+"""Slow phase waves: how visible they are, and that they are lifted by what they lack."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ptycho_torch.data.simulation import make_probe
+from ptycho_torch.physics.preconditioner import MOST, WIDEN, lift_slow_phase, slow_phase_lift, spot_width_px
+from ptycho_torch.physics.sweep import modulus_gradient
+
+N, SHAPE = 64, (128, 160)
+
+
+def probe() -> torch.Tensor:
+    return torch.as_tensor(make_probe("defocus", n=N), dtype=torch.complex64) * 300
+
+
+def visibility(wave_number: float) -> float:
+    """Curvature of the amplitude misfit along a phase wave on a flat object, over the energy that the wave moves."""
+    light = probe()
+    corners = torch.tensor([[y, x] for y in range(0, 64, 5) for x in range(0, 96, 5)])
+    flat = torch.ones(SHAPE, dtype=torch.complex64)
+    far = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(light), norm="ortho"))
+    amplitude = far.abs().square().sum(0).sqrt().expand(len(corners), -1, -1)
+    valid = torch.ones(N, N, dtype=torch.bool)
+    x = torch.arange(SHAPE[1]) - SHAPE[1] / 2
+    wave = 1j * torch.cos(wave_number * x).expand(SHAPE).to(torch.complex64)
+    flat.requires_grad_()
+    direction = modulus_gradient(flat, light[None], corners, amplitude, valid)
+    (curved,) = torch.autograd.grad(direction, flat, wave)
+    total = torch.zeros(SHAPE)
+    for y, x0 in corners.tolist():
+        total[y : y + N, x0 : x0 + N] += light.abs().square().sum(0)
+    return -float((wave.conj() * curved).real.sum() / (total * wave.abs().square()).sum())
+
+
+def test_a_long_phase_wave_is_as_visible_as_the_spot_is_wide() -> None:
+    width = spot_width_px(probe())
+    for length in (60, 90):
+        q = 2 * math.pi / length
+        assert visibility(q) == pytest.approx((q * width) ** 2, rel=0.5)
+    assert visibility(2 * math.pi / 6) == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_lift_is_the_visibility_that_is_missing() -> None:
+    lift = slow_phase_lift(probe(), SHAPE)
+    assert lift.shape == (128, 81)
+    assert float(lift[0, 0]) == pytest.approx(MOST - 1)
+    assert float(lift[64, 80]) < 0.1
+    q = 2 * math.pi * 20 / 160
+    cut = 1 / (math.sqrt(2) * spot_width_px(probe()) * WIDEN)
+    assert float(lift[0, 20]) == pytest.approx(1 / (q**2 / (q**2 + cut**2) + 1 / MOST) - 1, rel=1e-4)
+
+
+def test_only_slow_phase_is_lifted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    obj = torch.polar(0.5 + torch.rand(SHAPE, generator=generator), torch.randn(SHAPE, generator=generator))
+    lift = slow_phase_lift(probe(), SHAPE)
+    growth = obj * torch.rand(SHAPE, generator=generator)
+    assert torch.allclose(lift_slow_phase(growth, obj, lift), growth, atol=1e-5)
+    flat = torch.ones(SHAPE, dtype=torch.complex64)
+    y = torch.arange(SHAPE[0])[:, None].expand(SHAPE)
+    for waves, expected in ((1, float(lift[1, 0]) + 1), (50, float(lift[50, 0]) + 1)):
+        turn = 0.01j * torch.sin(2 * math.pi * waves * y / SHAPE[0]).to(torch.complex64)
+        lifted = lift_slow_phase(turn, flat, lift)
+        ratio = float((lifted * turn.conj()).real.sum() / turn.abs().square().sum())
+        assert ratio == pytest.approx(1 + (expected - 1) / 1.05, rel=1e-3)
