@@ -62,7 +62,11 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
 
-    return {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def report(figures: dict[str, Any]) -> None:

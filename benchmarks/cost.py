@@ -91,7 +91,9 @@ def training() -> dict[str, Any]:
     ours = _seconds_a_step(Unrolled(), a_region(scan, 64))
     figures: dict[str, Any] = {"unrolled, patterns a second": 64 / ours}
     for group_size in (1, 4):
-        seconds = _seconds_a_step(Cnn(scan.n, group_size=group_size), a_region(scan, 16, group_size=group_size, subsets=1))
+        seconds = _seconds_a_step(
+            Cnn(scan.n, group_size=group_size), a_region(scan, 16, group_size=group_size, subsets=1)
+        )
         figures[f"cnn, {group_size} a group, patterns a second"] = 16 / seconds
         figures[f"times as fast as cnn, {group_size} a group"] = (64 / ours) / (16 / seconds)
     return figures
@@ -115,9 +117,7 @@ def memory() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         command("simulate", "--output", folder / "small.npz", "--positions", 400)
-        command(
-            "train", "--train_data_file", folder / "small.npz", "--output_dir", folder / "model", "--profile", "ci"
-        )
+        command("train", "--train_data_file", folder / "small.npz", "--output_dir", folder / "model", "--profile", "ci")
         command("simulate", "--output", folder / "large.npz", "--positions", 20000, "--step", 10.1)
         data = read_scan(folder / "large.npz").patterns.nbytes
         words = ["infer", "--model_path", folder / "model", "--test_data", folder / "large.npz", "--output_dir", folder]

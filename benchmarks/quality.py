@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans", nargs="+")
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--train", nargs="*", default=[], help="further words for the train command, without dashes: key=value")
+    parser.add_argument(
+        "--train", nargs="*", default=[], help="further words for the train command, without dashes: key=value"
+    )
     parser.add_argument("--keep", type=Path)
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -40,7 +40,10 @@ COMMANDS = {
     "evaluate": Command(
         config.EvaluateConfig,
         "ptycho_torch.evaluation:run",
-        (("reconstruction", "reconstruction.npz, or any NPZ with `object`"), ("reference", "the same, or a scan NPZ with `objectGuess`")),
+        (
+            ("reconstruction", "reconstruction.npz, or any NPZ with `object`"),
+            ("reference", "the same, or a scan NPZ with `objectGuess`"),
+        ),
     ),
     "bundle": Command(
         config.BundleConfig,
@@ -113,7 +116,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     parser = Parser(prog=f"ptycho-torch {name}", description=command.settings.__doc__, allow_abbrev=False)
     for position, (word, text) in enumerate(command.words):
-        choices = {"choices": command.choices} if command.choices and position == 0 else {}
+        choices: dict[str, Any] = {"choices": command.choices} if command.choices and position == 0 else {}
         parser.add_argument(word, help=text, **choices)
     for field, info in command.settings.model_fields.items():
         _add_flag(parser, field, info)

@@ -34,9 +34,7 @@ class StatisticsSettings(Config):
     log_patch_stats: bool = setting(
         False, "log statistics of the predicted patches and write analysis/", flags=("--log-patch-stats",)
     )
-    patch_stats_limit: int | None = setting(
-        None, "log at most so many batches", flags=("--patch-stats-limit",), ge=1
-    )
+    patch_stats_limit: int | None = setting(None, "log at most so many batches", flags=("--patch-stats-limit",), ge=1)
 
 
 class ProbeMaskSettings(Config):
@@ -64,7 +62,9 @@ class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSet
     """Train a network on the patterns and positions of a scan, and write a bundle."""
 
     train_data_file: Path = setting(..., "scan to learn from")
-    test_data_file: Path | None = setting(None, "scan to validate on (default: a part of the training scan is held out)")
+    test_data_file: Path | None = setting(
+        None, "scan to validate on (default: a part of the training scan is held out)"
+    )
     output_dir: Path = setting(..., "folder for the bundle wts.h5.zip, checkpoints and logs")
     max_epochs: int = setting(100, "epochs", ge=1)
     n_images: int = setting(512, "groups of patterns an epoch", flags=("--n_images", "--n_groups"), ge=1)
@@ -99,7 +99,9 @@ class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSet
         "csv", "extra log beside training_log.jsonl; tensorboard and mlflow are extras of the package"
     )
     disable_mlflow: bool = setting(False, "accepted for older command lines; mlflow runs only with --logger mlflow")
-    enable_checkpointing: bool = setting(True, "keep the best and the last checkpoint", flags=("--enable-checkpointing",))
+    enable_checkpointing: bool = setting(
+        True, "keep the best and the last checkpoint", flags=("--enable-checkpointing",)
+    )
     checkpoint_save_top_k: int = setting(
         1, "how many of the best checkpoints to keep", flags=("--checkpoint-save-top-k",), ge=1
     )
@@ -131,12 +133,17 @@ class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMas
     output_dir: Path = setting(..., "folder for the results")
     n_images: int | None = setting(None, "patterns used: those nearest to the centre of the scan (default: all)", ge=1)
     inference_batch_size: int | None = setting(
-        None, "patterns a batch (default: what the processor's cache or the GPU holds)", flags=("--inference-batch-size",), ge=1
+        None,
+        "patterns a batch (default: what the processor's cache or the GPU holds)",
+        flags=("--inference-batch-size",),
+        ge=1,
     )
     precision: Literal["32-true", "bf16-mixed"] = setting("32-true", "precision of the network's convolutions")
     debug_dump: Path | None = setting(None, "folder for patches, offsets and canvas figures", flags=("--debug-dump",))
     patch_weighting: Literal["uniform", "probe"] = setting(
-        "probe", "accepted for older command lines; patches are always weighted by the probe", flags=("--patch-weighting",)
+        "probe",
+        "accepted for older command lines; patches are always weighted by the probe",
+        flags=("--patch-weighting",),
     )
 
 
@@ -151,7 +158,9 @@ class SimulateConfig(Config):
         "defocus", "the illumination", flags=("--probe",)
     )
     modes: int = setting(1, "incoherent probe modes", ge=1, le=8)
-    scan_path: Literal["raster", "spiral", "random"] = setting("raster", "order and place of the positions", flags=("--scan",))
+    scan_path: Literal["raster", "spiral", "random"] = setting(
+        "raster", "order and place of the positions", flags=("--scan",)
+    )
     n: int = setting(64, "detector pixels a side, even", flags=("--n", "-N"), ge=16, multiple_of=2)
     positions: int = setting(1600, "patterns", ge=1)
     step: float = setting(7.6, "mean distance of neighbouring positions [object px]", gt=0)

@@ -24,7 +24,9 @@ def simulate(config: SimulateConfig) -> Path:
     try:
         scan.save(config.output)
     except OSError as error:
-        raise UsageError(f"--output {config.output}: it can't be written ({error.strerror}); choose another place") from None
+        raise UsageError(
+            f"--output {config.output}: it can't be written ({error.strerror}); choose another place"
+        ) from None
     if not config.quiet:
         height, width = scan.obj.shape
         print(
@@ -35,7 +37,7 @@ def simulate(config: SimulateConfig) -> Path:
 
 
 def demo(config: DemoConfig) -> Path:
-    """Simulate two scans of different objects, train on the first, reconstruct the second; returns the results' folder."""
+    """Simulate two scans of different objects, train on the first, reconstruct the second; returns the results."""
     folder, quiet = config.output_dir, config.quiet
     train_scan, test_scan, results = folder / "train.npz", folder / "test.npz", folder / "results"
     for seed, path in enumerate((train_scan, test_scan)):

@@ -22,8 +22,8 @@ from ptycho_torch.data.loader import Region, handy_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import BundleError, DataError, UsageError
-from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.metrics import compare
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
@@ -64,14 +64,18 @@ def load_model(path: Path) -> TrainedModel:
         options = dict(bundle.params["network"])
         name, n = options.pop("name"), int(bundle.params["n"])
         if name not in NETWORKS:
-            raise BundleError(f"{bundle.path}: network {name!r} is unknown here; one of {', '.join(NETWORKS)} is needed")
+            raise BundleError(
+                f"{bundle.path}: network {name!r} is unknown here; one of {', '.join(NETWORKS)} is needed"
+            )
         scale = IntensityScale.from_dict(bundle.params["intensity_scale"])
         network = build_network(name, **options)
         network.load_state_dict(bundle.weights)
         group_size = options["group_size"] if name == "cnn" else 1
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise BundleError(f"{bundle.path}: weights and parameters do not fit together ({reason}); train again") from None
+        raise BundleError(
+            f"{bundle.path}: weights and parameters do not fit together ({reason}); train again"
+        ) from None
     model = PtychoModel(network, scale=scale.value).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainedModel(model, scale, bundle.probe, group_size, n, bundle)
@@ -175,13 +179,13 @@ class _Fit:
             photons.append(total.cpu().double())
             deviance += 2 * float(poisson_nll(predicted, counts, self.region.valid)) * len(counts)
             self._keep(patches.cpu().numpy())
-        difference, total = torch.cat(differences).numpy(), torch.cat(photons).numpy()
-        self.per_pattern = np.sqrt(difference / total)
+        error, power = torch.cat(differences).numpy(), torch.cat(photons).numpy()
+        self.per_pattern = np.sqrt(error / power)
         return {
-            "misfit_R": math.sqrt(difference.sum() / total.sum()),
+            "misfit_R": math.sqrt(error.sum() / power.sum()),
             "misfit_R_per_pattern": self.per_pattern,
-            "poisson_deviance_per_pixel": deviance / len(difference),
-            "mean_photons_per_pattern": total.mean(),
+            "poisson_deviance_per_pixel": deviance / len(error),
+            "mean_photons_per_pattern": power.mean(),
             "n_patterns": len(np.unique(self.region.indices)),
         }
 
@@ -191,7 +195,9 @@ class _Fit:
             self.dumped.append(patches[:room])
 
 
-def _log_patch_statistics(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, config: InferenceConfig) -> None:
+def _log_patch_statistics(
+    reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, config: InferenceConfig
+) -> None:
     """Statistics of the predicted patches, over the groups of patterns that training looks at in the same scan."""
     recorder = StatisticsRecorder("inference", illuminated_pixels(scan.probe), limit=config.patch_stats_limit)
     obj, origin = torch.as_tensor(reconstruction.object), torch.tensor(reconstruction.origin)
@@ -246,7 +252,9 @@ def _against_reference(reconstruction: Reconstruction, scan: Scan) -> dict[str, 
     return {"reference": compare(picture.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
 
 
-def _write(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fit: _Fit, config: InferenceConfig) -> None:
+def _write(
+    reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fit: _Fit, config: InferenceConfig
+) -> None:
     folder, scores = config.output_dir, reconstruction.scores
     with atomic_path(folder / "reconstruction.npz") as temporary:
         np.savez(
@@ -291,11 +299,14 @@ def _write(reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fi
 
 def _summary(reconstruction: Reconstruction, config: InferenceConfig) -> str:
     scores = reconstruction.scores
-    text = f"{scores['n_patterns']} patterns, {scores['timing']['patterns_per_s']:.0f}/s, misfit R {scores['misfit_R']:.4f}"
+    speed = scores["timing"]["patterns_per_s"]
+    text = f"{scores['n_patterns']} patterns, {speed:.0f}/s, misfit R {scores['misfit_R']:.4f}"
     reference = scores.get("reference", {})
     if "amplitude_psnr_db" in reference:
         text += (
             f"; against the file's object: amplitude {reference['amplitude_psnr_db']:.1f} dB, "
             f"phase {reference['phase_psnr_db']:.1f} dB"
         )
-    return f"{text}\npicture: {config.output_dir / 'reconstructed_phase.png'}, report: {config.output_dir / 'report.html'}"
+    return (
+        f"{text}\npicture: {config.output_dir / 'reconstructed_phase.png'}, report: {config.output_dir / 'report.html'}"
+    )

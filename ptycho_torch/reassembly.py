@@ -41,7 +41,9 @@ class Canvas:
         shape = (self.summed.shape[0], self.summed.shape[1])
         weights = weight.expand(len(patches), -1, -1)
         return Canvas(
-            self.summed + place(weights * patches, local, shape), self.weight + place(weights, local, shape), self.origin
+            self.summed + place(weights * patches, local, shape),
+            self.weight + place(weights, local, shape),
+            self.origin,
         )
 
     def merge(self, other: Canvas) -> Canvas:

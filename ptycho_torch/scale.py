@@ -72,11 +72,11 @@ def closed_form(nphotons: float, n: int) -> float:
 
 def norm_of(probe: np.ndarray | Tensor) -> float:
     """‖P‖ = √Σ|P|² over all modes."""
-    return math.sqrt(float((abs(probe) ** 2).sum()))
+    return math.sqrt(float((probe * probe.conj()).real.sum()))
 
 
 def is_calibrated(probe_norm: float, mean_photons: float) -> bool:
-    """Whether a probe of this norm is plausibly in √photons: Σ|P|² within a factor of 4 of the mean photons a pattern."""
+    """Whether a probe of this norm is plausibly in √photons: Σ|P|² within a factor of 4 of the mean pattern's."""
     return 1 / CALIBRATED <= probe_norm**2 / mean_photons <= CALIBRATED
 
 

@@ -34,12 +34,35 @@ def model_dir(scan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def train_words(scan: Path, folder: Path, *, epochs: int = 2) -> list[object]:
     """A short training run on a small scan."""
-    words = ["--n_images", 16, "--batch_size", 4, "--gridsize", 2, "--network_width", 8, "--accelerator", "cpu", "--quiet"]
+    words = [
+        "--n_images",
+        16,
+        "--batch_size",
+        4,
+        "--gridsize",
+        2,
+        "--network_width",
+        8,
+        "--accelerator",
+        "cpu",
+        "--quiet",
+    ]
     return ["train", "--train_data_file", scan, "--output_dir", folder, "--max_epochs", epochs, *words]
 
 
 def infer_words(model: Path, scan: Path, folder: Path) -> list[object]:
-    return ["infer", "--model_path", model, "--test_data", scan, "--output_dir", folder, "--accelerator", "cpu", "--quiet"]
+    return [
+        "infer",
+        "--model_path",
+        model,
+        "--test_data",
+        scan,
+        "--output_dir",
+        folder,
+        "--accelerator",
+        "cpu",
+        "--quiet",
+    ]
 
 
 def rewritten(scan: Path, path: Path, **changes: object) -> Path:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import infer_words, rewritten, run, train_words
 
+
 @pytest.fixture
 def complains(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., None]:
     """Runs a command and checks its exit code, its one line, and that no output folder or file came of it."""
@@ -42,7 +43,15 @@ CHANGES: dict[str, tuple[Callable[[dict[str, np.ndarray]], dict[str, object]], s
     "no positions": (lambda a: {"xcoords": None}, "xcoords"),
     "wrong rank": (lambda a: {"diff3d": a["diff3d"][0]}, r"\[n, N, N\]|\(n, N, N\)|n, N, N"),
     "N of patterns and probe": (lambda a: {"probeGuess": a["probeGuess"][:30, :30]}, "30 x 30.*32 x 32"),
-    "fewer positions": (lambda a: {"xcoords": a["xcoords"][:90], "ycoords": a["ycoords"][:90], "xcoords_start": None, "ycoords_start": None}, "90 positions"),
+    "fewer positions": (
+        lambda a: {
+            "xcoords": a["xcoords"][:90],
+            "ycoords": a["ycoords"][:90],
+            "xcoords_start": None,
+            "ycoords_start": None,
+        },
+        "90 positions",
+    ),
     "NaN": (lambda a: {"diff3d": np.where(np.arange(144)[:, None, None] == 3, np.nan, a["diff3d"])}, "NaN"),
     "negative": (lambda a: {"diff3d": a["diff3d"] - 1}, "negative"),
     "all zero": (lambda a: {"diff3d": a["diff3d"] * 0}, "zero|dark|empty"),
@@ -70,7 +79,9 @@ def test_a_missing_key_is_named_beside_those_that_are_there(
     complains(train_words(bad, tmp_path / "model"), 3, r"diff3d.*xcoords")
 
 
-def test_files_that_are_not_scans(model_dir: Path, scan_file: Path, tmp_path: Path, complains: Callable[..., None]) -> None:
+def test_files_that_are_not_scans(
+    model_dir: Path, scan_file: Path, tmp_path: Path, complains: Callable[..., None]
+) -> None:
     complains(train_words(tmp_path / "nowhere.npz", tmp_path / "m"), 3, "no such file|does not exist|not found")
     text = tmp_path / "text.npz"
     text.write_text("not a zip")
@@ -123,7 +134,9 @@ def test_a_gpu_that_is_not_there(
 ) -> None:
     for accelerator in ("gpu", "cuda"):
         complains([*train_words(scan_file, tmp_path / "m"), "--accelerator", accelerator], 2, "no usable CUDA GPU")
-        complains([*infer_words(model_dir, scan_file, tmp_path / "o"), "--accelerator", accelerator], 2, "no usable CUDA")
+        complains(
+            [*infer_words(model_dir, scan_file, tmp_path / "o"), "--accelerator", accelerator], 2, "no usable CUDA"
+        )
     complains([*train_words(scan_file, tmp_path / "m"), "--device", "cuda"], 2, "no usable CUDA GPU")
 
 

@@ -64,7 +64,9 @@ def test_the_picture_lies_on_the_grid_of_the_scan(model_dir: Path, scan_file: Pa
     assert best[1:] == (0, 0)
 
 
-def test_training_and_inference_report_the_same_patch_statistics(model_dir: Path, scan_file: Path, tmp_path: Path) -> None:
+def test_training_and_inference_report_the_same_patch_statistics(
+    model_dir: Path, scan_file: Path, tmp_path: Path
+) -> None:
     assert run(*infer_words(model_dir, scan_file, tmp_path), "--log-patch-stats") == 0
     trained = json.loads((model_dir / "analysis" / "torch_patch_stats.json").read_text())
     inferred = json.loads((tmp_path / "analysis" / "torch_patch_stats.json").read_text())
@@ -263,8 +265,8 @@ def test_bundle_commands(model_dir: Path, tmp_path: Path, capsys: pytest.Capture
 
 def test_help_and_a_wrong_flag_answer_without_torch() -> None:
     program = (
-        "import sys\nfrom ptycho_torch.cli import main\ntry:\n    code = main(sys.argv[1:])\nexcept SystemExit as end:\n"
-        "    code = end.code\nassert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)\nsys.exit(code)"
+        "import sys\nfrom ptycho_torch.cli import main\ntry:\n    code = main(sys.argv[1:])\n"
+        "except SystemExit as end:\n    code = end.code\nassert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)\nsys.exit(code)"
     )
     for words, code in ((["train", "--help"], 0), (["--help"], 0), (["infer", "--nonsense"], 2), (["fly"], 2)):
         done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
@@ -287,7 +289,13 @@ def test_the_historic_commands_run_verbatim(scan_file: Path, tmp_path: Path) -> 
         "--model_path D --test_data Y --output_dir O --n_images 128 --accelerator cpu --debug-dump P --log-patch-stats "
         "--patch-stats-limit 2"
     )
-    places = {"X": scan_file, "Y": shutil.copy(scan_file, tmp_path / "y.npz"), "D": tmp_path / "d", "O": tmp_path / "o", "P": tmp_path / "p"}
+    places = {
+        "X": scan_file,
+        "Y": shutil.copy(scan_file, tmp_path / "y.npz"),
+        "D": tmp_path / "d",
+        "O": tmp_path / "o",
+        "P": tmp_path / "p",
+    }
     for module, words in (("train", train), ("inference", infer)):
         arguments = [str(places.get(word, word)) for word in words.split()]
         subprocess.run([sys.executable, "-m", f"ptycho_torch.{module}", *arguments], check=True)

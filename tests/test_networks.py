@@ -23,7 +23,9 @@ N = 32
 
 
 def make_scan(*, modes: int = 1, noise: bool = False, positions: int = 60) -> Scan:
-    made = simulate_scan(n=N, positions=positions, step_px=4.3, aspect=0.6, modes=modes, noise=noise, photons=1e4, seed=3)
+    made = simulate_scan(
+        n=N, positions=positions, step_px=4.3, aspect=0.6, modes=modes, noise=noise, photons=1e4, seed=3
+    )
     return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
 
 
@@ -75,7 +77,9 @@ def test_a_network_s_object_follows_flux_and_probe_as_physics_says() -> None:
     model = PtychoModel(network, scale=2.0)
 
     def reconstruct(amplitude: float, probe: float) -> torch.Tensor:
-        scaled = Scan.from_arrays(scan.patterns * amplitude, scan.positions, probe=scan.probe * probe, domain="amplitude")
+        scaled = Scan.from_arrays(
+            scan.patterns * amplitude, scan.positions, probe=scan.probe * probe, domain="amplitude"
+        )
         with torch.inference_mode():
             return model(everything(scaled, subsets=2))
 
@@ -153,7 +157,9 @@ def test_one_pass_chunks_and_merged_ranks_fill_the_same_canvas(seed: int, chunks
         merged = rank if merged is None else rank.merge(merged)
     assert merged is not None and merged.origin == once.origin
     for other in (stream, merged):
-        assert torch.allclose(other.summed, once.summed, atol=1e-4) and torch.allclose(other.weight, once.weight, atol=1e-4)
+        assert torch.allclose(other.summed, once.summed, atol=1e-4) and torch.allclose(
+            other.weight, once.weight, atol=1e-4
+        )
 
 
 def test_patches_of_one_object_with_phases_of_their_own_are_brought_together() -> None:

@@ -66,7 +66,9 @@ def test_place_is_the_adjoint_of_extract(n: int, whole: bool, seed: int) -> None
 @law
 @given(st.integers(2, 7), seeds)
 def test_a_plane_is_cut_exactly_between_pixels(n: int, seed: int) -> None:
-    y, x = torch.meshgrid(torch.arange(30.0, dtype=torch.float64), torch.arange(25.0, dtype=torch.float64), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(30.0, dtype=torch.float64), torch.arange(25.0, dtype=torch.float64), indexing="ij"
+    )
     plane = 0.3 + 0.7 * y - 0.2 * x
     positions = 8 + 9 * torch.rand(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     reach = torch.arange(n, dtype=torch.float64) - n // 2
@@ -92,7 +94,9 @@ def test_split_positions_leaves_at_most_half_a_pixel() -> None:
 def test_consistent_patches_pass_the_overlap_constraint_unchanged(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     obj = random_wave(24, 28, seed=seed)
-    positions = torch.stack([torch.randint(3, 20, (9,), generator=rng), torch.randint(3, 24, (9,), generator=rng)], 1).double()
+    positions = torch.stack(
+        [torch.randint(3, 20, (9,), generator=rng), torch.randint(3, 24, (9,), generator=rng)], 1
+    ).double()
     cut = patches.extract(obj, positions, 6)
     weight = 0.1 + torch.rand(6, 6, dtype=torch.float64, generator=rng)
     merged = patches.merge_overlaps(cut, positions, (24, 28), weight)
@@ -109,7 +113,10 @@ def test_a_shifted_probe_is_a_rolled_probe_at_whole_pixels(n: int, dy: int, dx: 
 
 def test_a_shifted_probe_is_the_band_limited_probe_between_pixels() -> None:
     grid = torch.arange(32, dtype=torch.float64) - 16
-    blob = lambda y, x: torch.exp(-((grid[:, None] - y) ** 2 + (grid[None, :] - x) ** 2) / 18 + 0.3j * (grid[:, None] - y))  # noqa: E731
+
+    def blob(y, x):
+        return torch.exp(-((grid[:, None] - y) ** 2 + (grid[None, :] - x) ** 2) / 18 + 0.3j * (grid[:, None] - y))
+
     moved = probe.shift_probe(blob(0.0, 0.0)[None], torch.tensor([[0.3, -0.45]], dtype=torch.float64))
     assert torch.allclose(moved[0, 0], blob(0.3, -0.45), atol=1e-5)
 
@@ -156,7 +163,9 @@ def test_the_likelihood_is_least_at_the_truth_and_deaf_to_masked_pixels(seed: in
     spoiled = counts.clone()
     spoiled[:, 2, 4] = 1e6
     for loss in likelihood.LIKELIHOODS.values():
-        assert torch.equal(loss(counts * 1.2, counts, valid), loss(counts * 1.2, torch.where(valid, counts, spoiled), valid))
+        assert torch.equal(
+            loss(counts * 1.2, counts, valid), loss(counts * 1.2, torch.where(valid, counts, spoiled), valid)
+        )
     assert torch.equal(likelihood.misfit(counts, spoiled, valid)[0], torch.zeros(3, dtype=torch.float64))
 
 

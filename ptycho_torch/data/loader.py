@@ -131,7 +131,7 @@ class Region:
 
 
 def overlap(positions: np.ndarray, probe: Tensor) -> float:
-    """How many patterns light an object pixel, on average over the light: Σ I² / (Σ I · max|P|²), I the illumination."""
+    """How many patterns light an object pixel, averaged over the illumination I: Σ I² / (Σ I · max|P|²)."""
     light = illumination(probe)
     n = light.shape[-1]
     whole, _ = split_positions(torch.as_tensor(positions))

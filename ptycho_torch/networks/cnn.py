@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +36,7 @@ class Cnn(nn.Module):
         self.encoder = nn.Sequential(*_stack([group_size, *widths], nn.MaxPool2d(2)))
         self.amplitude = _Decoder(widths, group_size)
         self.phase = _Decoder(widths, group_size)
-        for head in (self.amplitude.centre, self.amplitude.border[-1]):
-            nn.init.constant_(head.bias, 1.2785)  # SiLU of it is one: training starts at a transparent object
+        self.amplitude.start_at(1.2785)  # SiLU of it is one: training starts at a transparent object
 
     def forward(self, region: Region) -> Tensor:
         """The object canvas of order one, `[H, W]`; the region's patterns come in groups of `group_size` neighbours."""
@@ -62,7 +63,9 @@ class Cnn(nn.Module):
         return torch.polar(modulus, phase).reshape(-1, self.n, self.n)
 
 
-def synchronise_phases(patches: Tensor, positions: Tensor, weight: Tensor, canvas: Canvas, *, rounds: int = 3) -> Tensor:
+def synchronise_phases(
+    patches: Tensor, positions: Tensor, weight: Tensor, canvas: Canvas, *, rounds: int = 3
+) -> Tensor:
     """The global phase of each patch against what the others (and the canvas so far) say: unit complex `[b]`.
 
     Alternates merge and compare: O = merged(p_j / u_j), u_j = phase of ⟨O at j, p_j⟩ under the weight. Source: the
@@ -92,6 +95,11 @@ class _Decoder(nn.Module):
             nn.Conv2d(last, group_size, 3, padding=1),
         )
 
+    def start_at(self, value: float) -> None:
+        """Draw this value everywhere, but for what random weights add."""
+        for head in (self.centre, self.border[-1]):
+            nn.init.constant_(cast(Tensor, head.bias), value)
+
     def forward(self, code: Tensor) -> Tensor:
         half = self.up(code)
         quarter = half.shape[-1] // 2
@@ -107,7 +115,7 @@ def _widths(n: int) -> list[int]:
 
 def _stack(widths: list[int], resize: nn.Module, *, before: bool = False) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for wide_in, wide_out in zip(widths[:-1], widths[1:], strict=True):
+    for wide_in, wide_out in itertools.pairwise(widths):
         block = [nn.Conv2d(wide_in, wide_out, 3, padding=1), nn.ReLU()]
         block += [nn.Conv2d(wide_out, wide_out, 3, padding=1), nn.ReLU()]
         layers += [resize, *block] if before else [*block, resize]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class UNet(nn.Module):
-    """Picture to picture, real `[1, channels_in, H, W]` → `[1, channels_out, H, W]`, with H and W multiples of 2^(levels−1).
+    """Picture to picture, real `[1, channels_in, H, W]` → `[1, channels_out, H, W]`; H, W multiples of 2^(levels−1).
 
     Each level is two 3 × 3 convolutions; width doubles as the picture halves (average pooling down, nearest up, skips
     added). No normalisation over space, so a tile with a margin of `reach` pixels gives what the whole picture gives.
@@ -26,7 +25,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_Block(widths[level - 1], widths[level - 1]) for level in range(1, levels))
         self.last = nn.Conv2d(width, channels_out, 3, padding=1)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        if self.last.bias is not None:
+            nn.init.zeros_(self.last.bias)
 
     @property
     def reach(self) -> int:

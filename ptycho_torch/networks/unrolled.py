@@ -24,10 +24,11 @@ class Unrolled(nn.Module):
 
         v ← μ v + η · lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
 
-    with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then a U-Net that sees O − 1, v, the last step and √illumination and adds a complex
-    correction. Step sizes η and momenta μ are learned for every sweep. The probe acts through the physics only, so
-    that the network carries over to probes that it has not seen. Source of the idea: learned iterative reconstruction
-    (Adler & Öktem 2018), of the step: ePIE/rPIE (Maiden et al. 2009, 2017), of ordered subsets: Hudson & Larkin 1994.
+    with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then a U-Net
+    sees O − 1, v, the last step and √illumination, and adds a complex correction. Step sizes η and momenta μ are
+    learned for every sweep. The probe acts through the physics only, so that the network carries over to probes that
+    it has not seen. Source of the idea: learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and
+    rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson & Larkin 1994.
     """
 
     def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:

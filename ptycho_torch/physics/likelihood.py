@@ -24,7 +24,7 @@ def amplitude_error(predicted: Tensor, counts: Tensor, valid: Tensor) -> Tensor:
 
 
 def total_variation(obj: Tensor) -> Tensor:
-    """Mean isotropic total variation of a complex object, ⟨√(|∂_y O|² + |∂_x O|²)⟩: small for piecewise flat pictures."""
+    """Mean isotropic total variation of a complex object, ⟨√(|∂_y O|² + |∂_x O|²)⟩: small where flat."""
     down = obj[1:, :-1] - obj[:-1, :-1]
     right = obj[:-1, 1:] - obj[:-1, :-1]
     squares = down.real.square() + down.imag.square() + right.real.square() + right.imag.square()
@@ -40,6 +40,6 @@ def _mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def misfit(predicted: Tensor, counts: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """For each pattern Σ(√λ − √n)² and Σ n over valid pixels, `[b]` each: R = √(Σ first / Σ second) over any of them."""
+    """For each pattern Σ(√λ − √n)² and Σ n over valid pixels, `[b]` each: R = √(Σ first / Σ second)."""
     difference = (predicted.clamp_min(0).sqrt() - counts.sqrt()).square()
     return (difference * valid).sum((-2, -1)), (counts * valid).sum((-2, -1))

@@ -47,7 +47,7 @@ def inverse_far_field(wave: Tensor) -> Tensor:
 
 
 def detector_intensity(wave: Tensor) -> Tensor:
-    """The expected counts, I(k) = Σ_m |Ψ_m(k)|² [photons]: modes add incoherently. `[..., mode, N, N]` → `[..., N, N]`."""
+    """The expected counts, I(k) = Σ_m |Ψ_m(k)|² [photons]: modes add incoherently. Sums axis −3."""
     return (wave.real.square() + wave.imag.square()).sum(-3)
 
 

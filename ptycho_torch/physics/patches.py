@@ -104,7 +104,7 @@ class _Cut(torch.autograd.Function):
         return _cut(obj, corners, n)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _Lay.apply(gradient, ctx.corners, ctx.shape), None, None
 
 
@@ -117,7 +117,7 @@ class _Lay(torch.autograd.Function):
         return _lay(patches, corners, shape)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _Cut.apply(gradient.contiguous(), ctx.corners, ctx.n), None, None
 
 

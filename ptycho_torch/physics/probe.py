@@ -35,7 +35,12 @@ def shift_probe(probe: Tensor, fraction: Tensor) -> Tensor:
 
 
 def _shift_factor(fraction: Tensor, n: int, real: torch.dtype, device: torch.device) -> Tensor:
-    angle = -2 * torch.pi * fraction.to(device, torch.float64)[:, None] * torch.fft.fftfreq(n, dtype=torch.float64, device=device)
+    angle = (
+        -2
+        * torch.pi
+        * fraction.to(device, torch.float64)[:, None]
+        * torch.fft.fftfreq(n, dtype=torch.float64, device=device)
+    )
     if n % 2 == 0:
         factor = torch.polar(torch.ones_like(angle), angle)
         factor[:, n // 2] = torch.cos(angle[:, n // 2]).to(factor.dtype)
@@ -55,7 +60,7 @@ def guess_probe(mean_counts: Tensor) -> Tensor:
 
 
 def circular_mask(n: int, *, diameter: float, sigma: float) -> Tensor:
-    """A disk of `diameter` px around index N//2 with an edge of width `sigma` px: float32 `[n, n]`, 1 inside, 0 outside."""
+    """A disk of `diameter` px around index N//2, 1 inside and 0 outside, its edge `sigma` px soft: float32 `[n, n]`."""
     reach = torch.arange(n, dtype=torch.float32) - n // 2
     radius = torch.hypot(reach[:, None], reach[None, :])
     edge = (diameter / 2 - radius) / max(sigma, 1e-6)

@@ -19,7 +19,7 @@ from ptycho_torch.physics.optics import sign_board
 from ptycho_torch.physics.patches import extract_whole, place_whole
 
 SOFTENING = 1e-4
-"""Where |Ψ|² falls under this fraction of the pattern's mean, the modulus step is softened (a dark pixel has no phase)."""
+"""Below this fraction of a pattern's mean, |Ψ|² softens the modulus step: a dark pixel has no phase."""
 
 
 def modulus_gradient(obj: Tensor, probe: Tensor, corners: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class _ModulusGradient(torch.autograd.Function):
         return _lay_back(correction, centred, corners, (obj.shape[0], obj.shape[1]))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         wave, centred, corners, amplitude, inverse, valid = ctx.saved_tensors
         patches = extract_whole(gradient.contiguous(), corners, centred.shape[-1]).unsqueeze(1)
         change = torch.fft.fft2(centred * patches, norm="ortho")

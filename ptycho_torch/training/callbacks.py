@@ -34,13 +34,19 @@ class Progress(pl.Callback):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._bar = Progress(
-            TextColumn("training"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn(), transient=True
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            transient=True,
         )
         self._bar.start()
         total, done = int(trainer.estimated_stepping_batches), trainer.global_step
         self._task = self._bar.add_task("training", total=total, completed=done, state="")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, _: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, _: int
+    ) -> None:
         self._seen += len(batch)
         now = time.monotonic()
         loss = float(outputs["loss"])

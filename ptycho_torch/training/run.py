@@ -45,7 +45,9 @@ def train(config: TrainConfig) -> Path:
     scan, test = _read(config)
     for note in (*scan.describe(), *(test.describe() if test else ())):
         say(note)
-    kept, held_out = (np.arange(len(scan)), None) if test else split_by_position(scan.positions, config.validation_fraction)
+    kept, held_out = (
+        (np.arange(len(scan)), None) if test else split_by_position(scan.positions, config.validation_fraction)
+    )
     group_size = config.gridsize**2
     if len(kept) < group_size:
         raise DataError(
@@ -61,7 +63,9 @@ def train(config: TrainConfig) -> Path:
     validation = _regions(test, np.arange(len(test)), scale, config) if test else None
     if held_out is not None and len(held_out) >= group_size:
         validation = _regions(scan, held_out, scale, config)
-    calibrated = math.log(scale.probe_norm / (scan.n / 2)) if is_calibrated(scale.probe_norm, regions.mean_photons) else None
+    calibrated = (
+        math.log(scale.probe_norm / (scan.n / 2)) if is_calibrated(scale.probe_norm, regions.mean_photons) else None
+    )
     trainer = _fit(model, regions, validation, config, device, calibrated_log_scale=calibrated)
     if config.intensity_scale == "learned":
         scale = replace(scale, value=float(model.log_scale.detach().exp()), origin=f"learned, from {scale.origin}")

@@ -30,7 +30,9 @@ Stitch = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, tuple[int, int]]]
 
 def object_at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """A smooth transmission without any symmetry, at any real (y, x)."""
-    amplitude = 0.75 + 0.15 * np.sin(0.13 * y + 0.4) * np.cos(0.09 * x) + 0.08 * np.exp(-((y - 25) ** 2 + (x - 60) ** 2) / 90)
+    amplitude = (
+        0.75 + 0.15 * np.sin(0.13 * y + 0.4) * np.cos(0.09 * x) + 0.08 * np.exp(-((y - 25) ** 2 + (x - 60) ** 2) / 90)
+    )
     phase = 0.6 * np.sin(0.07 * x + 0.11 * y) + 0.5 * np.exp(-((y - 40) ** 2 + (x - 35) ** 2) / 60)
     return amplitude * np.exp(1j * phase)
 
