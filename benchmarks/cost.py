@@ -54,7 +54,7 @@ def a_region(scan: Scan, count: int, *, group_size: int = 1, subsets: int | None
     return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size).loaded()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def inference() -> dict[str, Any]:
     scan = simulated(800)
     region = a_region(scan, 800)

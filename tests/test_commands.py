@@ -264,10 +264,16 @@ def test_bundle_commands(model_dir: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_help_and_a_wrong_flag_answer_without_torch() -> None:
-    program = (
-        "import sys\nfrom ptycho_torch.cli import main\ntry:\n    code = main(sys.argv[1:])\n"
-        "except SystemExit as end:\n    code = end.code\nassert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)\nsys.exit(code)"
-    )
+    program = """
+import sys
+from ptycho_torch.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)
+sys.exit(code)
+"""
     for words, code in ((["train", "--help"], 0), (["--help"], 0), (["infer", "--nonsense"], 2), (["fly"], 2)):
         done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr

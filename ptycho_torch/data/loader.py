@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from ptycho_torch.data.grouping import interleaved_subsets
@@ -19,7 +20,7 @@ from ptycho_torch.physics.probe import illumination, shift_probe
 
 CACHE_BYTES = 512 * 2**20
 CANVAS_STEP = 8
-"""Canvas sides are multiples of this, so that pictures can be halved three times."""
+"""Canvas sides are multiples of this, so that pictures can be halved three times (and of small primes, for the FFT)."""
 PATTERNS_A_PIXEL = 2.5
 """How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
 MOST_SUBSETS = 8
@@ -76,7 +77,7 @@ class Region:
         self.corners = whole - self.n // 2 - low
         self.origin: tuple[int, int] = (int(low[0]), int(low[1]))
         self.extent: tuple[int, int] = (int(high[0] - low[0]), int(high[1] - low[1]))
-        height, width = (-(-side // CANVAS_STEP) * CANVAS_STEP for side in self.extent)
+        height, width = (_handy_side(side) for side in self.extent)
         self.shape: tuple[int, int] = (height, width)
         per_pattern = self.n**2 * (4 + 8 * probe.shape[0])
         batch_size = batch_size or _handy_batch_size(self.probe)
@@ -146,6 +147,10 @@ def overlap(positions: np.ndarray, probe: Tensor) -> float:
 def handy_subsets(positions: np.ndarray, probe: Tensor) -> int:
     """In how many subsets a sweep should visit this scan: each still lights an object pixel a few times."""
     return int(np.clip(round(overlap(positions, probe) / PATTERNS_A_PIXEL), 1, MOST_SUBSETS))
+
+
+def _handy_side(least: int) -> int:
+    return CANVAS_STEP * int(next_fast_len(-(-least // CANVAS_STEP)))
 
 
 def _handy_batch_size(probe: Tensor) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -61,10 +63,11 @@ class Unrolled(nn.Module):
 
 def gradient_of(obj: Tensor, region: Region, subset: int) -> Tensor:
     """The modulus gradient of one subset of a region's patterns, summed batch by batch."""
-    total = torch.zeros_like(obj)
-    for batch in region.batches(subset):
-        total = total + modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, region.valid)
-    return total
+    parts = (
+        modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, region.valid)
+        for batch in region.batches(subset)
+    )
+    return functools.reduce(torch.add, parts)
 
 
 def _without_global_phase(correction: Tensor, obj: Tensor, illumination: Tensor) -> Tensor:

@@ -62,9 +62,10 @@ def _is_even_square(wave: Tensor) -> bool:
 
 @lru_cache(maxsize=32)
 def _board(height: int, width: int, device: torch.device) -> Tensor:
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)[None, :]
-    return (1 - 2 * ((y + x) % 2)).to(torch.float32)
+    with torch.inference_mode(False):  # kept for a later training, too
+        y = torch.arange(height, device=device)[:, None]
+        x = torch.arange(width, device=device)[None, :]
+        return (1 - 2 * ((y + x) % 2)).to(torch.float32)
 
 
 def _board_like(wave: Tensor) -> Tensor:
