@@ -58,6 +58,20 @@ def median_and_spread(run: Callable[[], Any], *, times: int = 7) -> tuple[float,
     return middle, (high - low) / 2
 
 
+def ratio_and_spread(run: Callable[[], Any], other: Callable[[], Any], *, times: int = 15) -> tuple[float, float]:
+    """How many times as long one call takes as another, measured in turns, as a shared machine asks for."""
+    run(), other()
+    ratios = []
+    for _ in range(times):
+        marks = [time.perf_counter()]
+        for each in (run, other):
+            each()
+            marks.append(time.perf_counter())
+        ratios.append((marks[1] - marks[0]) / (marks[2] - marks[1]))
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return middle, (high - low) / 2
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import command, machine, median_and_spread, report
+from common import command, machine, median_and_spread, ratio_and_spread, report
 from torch.nn import functional as F
 
 from ptycho_torch.data.formats import read_scan
@@ -61,16 +61,17 @@ def inference() -> dict[str, Any]:
     network = Unrolled().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     model = PtychoModel(network, scale=1.0)
     obj = torch.ones(region.shape, dtype=torch.complex64)
+    ratio = ratio_and_spread(
+        lambda: model(region), lambda: [gradient_of(obj, region, part) for part in range(region.subsets)]
+    )
     whole, whole_spread = median_and_spread(lambda: model(region))
-    sweep, sweep_spread = median_and_spread(lambda: [gradient_of(obj, region, part) for part in range(region.subsets)])
     cnn, few = Cnn(scan.n).eval(), 32
     other = a_region(scan, few, subsets=1)
     first, first_spread = median_and_spread(lambda: _predict_on_full_canvas(cnn, other, region.shape), times=3)
     ms = 1e3 / len(region)
     return {
         "inference, ms a pattern": [whole * ms, whole_spread * ms],
-        "one physics sweep, ms a pattern": [sweep * ms, sweep_spread * ms],
-        "inference in physics sweeps": whole / sweep,
+        "inference in physics sweeps": ratio,
         "cnn with full-canvas placement, ms a pattern": [first * 1e3 / few, first_spread * 1e3 / few],
         "times as fast as that": (first / few) / (whole / len(region)),
     }

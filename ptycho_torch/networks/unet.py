@@ -53,4 +53,4 @@ class _Block(nn.Module):
         self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1)
 
     def forward(self, picture: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(picture))), inplace=True)
+        return F.relu(self.second(F.relu(self.first(picture), inplace=True)), inplace=True)

@@ -38,8 +38,9 @@ class _ModulusGradient(torch.autograd.Function):
         # The far field up to the sign of each pixel, which a modulus does not see.
         centred = probe * sign_board(*probe.shape[-2:], device=probe.device)
         wave = torch.fft.fft2(centred * extract_whole(obj, corners, probe.shape[-1]).unsqueeze(1), norm="ortho")
-        soft = SOFTENING * amplitude.square().mean((-2, -1), keepdim=True)
-        inverse = _power(wave).add_(soft).rsqrt_()
+        valid = valid.to(amplitude.dtype)
+        soft = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_()
+        inverse = _power(wave, plus=soft.mul_(SOFTENING / amplitude[0].numel())).rsqrt_()
         step = (amplitude * inverse).sub_(1).mul_(valid)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(wave, centred, corners, amplitude, inverse, valid)
@@ -66,8 +67,10 @@ def _over_modes(values: Tensor) -> Tensor:
     return values.squeeze(1) if values.shape[1] == 1 else values.sum(1)
 
 
-def _power(wave: Tensor) -> Tensor:
-    return _over_modes(wave.real.square().addcmul_(wave.imag, wave.imag))
+def _power(wave: Tensor, *, plus: Tensor) -> Tensor:
+    for mode in wave.unbind(1):
+        plus = torch.addcmul(plus, mode.real, mode.real).addcmul_(mode.imag, mode.imag)
+    return plus
 
 
 def _lay_back(wave: Tensor, centred: Tensor, corners: Tensor, shape: tuple[int, int]) -> Tensor:
