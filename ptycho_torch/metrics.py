@@ -1,4 +1,4 @@
-"""How close a reconstruction is to a reference object, and how well it explains the patterns.
+"""How close a reconstruction is to a reference object.
 
 The data leave the global phase open, so every comparison removes it; amplitude scale and phase ramp only when asked.
 A region is a boolean mask, True = compared; None = everywhere. Pixels outside it have no influence on any number.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage, special
+from scipy import ndimage
 
 Scale = Literal["none", "amplitude", "complex"]
 
@@ -293,34 +293,6 @@ def compare(
         "ramp_removed_rad_per_px": [float(slope) for slope in ramp_removed],
         "scale_removed": scale,
     }
-
-
-# --- agreement with the patterns --------------------------------------------------------------------------------------
-
-
-def misfit_R(
-    predicted_amplitude: np.ndarray, measured_amplitude: np.ndarray, valid: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """R = √(Σ(predicted − measured)² / Σ measured²) over valid pixels: of each pattern [n], and of all together.
-
-    Over batches the total is √(Σ R_j² d_j / Σ d_j) with d_j = Σ measured² of pattern j. A dark pattern has R = NaN.
-    """
-    p, m = (np.asarray(x, np.float64)[:, valid] for x in (predicted_amplitude, measured_amplitude))
-    error, power = np.sum((p - m) ** 2, axis=1), np.sum(m**2, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.where(power > 0, np.sqrt(error / power), np.nan)
-        return each, float(np.sqrt(error.sum() / power.sum())) if power.sum() > 0 else float("nan")
-
-
-def poisson_deviance(predicted_counts: np.ndarray, counts: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, float]:
-    """2·(k·ln(k/μ) − k + μ), mean over valid pixels: of each pattern [n], and of all together.
-
-    About 1 where k follows Poisson(μ) and μ ≫ 1, less at low counts; μ is kept above 1e-9 photons.
-    """
-    mean = np.maximum(np.asarray(predicted_counts, np.float64)[:, valid], 1e-9)
-    k = np.asarray(counts, np.float64)[:, valid]
-    each = 2 * np.mean(special.xlogy(k, k / mean) - k + mean, axis=1)
-    return each, float(each.mean())
 
 
 def collapse_report(

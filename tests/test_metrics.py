@@ -223,36 +223,6 @@ def test_the_crossing_is_where_agreement_ends(shape: tuple[int, int], limit: flo
         assert 1 / (2 * half_period) == pytest.approx(limit, abs=2 / min(shape))
 
 
-# --- agreement with the patterns
-
-
-def test_misfit_and_deviance_have_closed_forms() -> None:
-    rng = np.random.default_rng(0)
-    measured = rng.uniform(1, 2, (3, 8, 8))
-    valid = np.ones((8, 8), bool)
-    valid[2, 3] = False
-    predicted = measured * np.array([1.1, 0.8, 1.0])[:, None, None]
-    predicted[:, 2, 3] = 1e6
-    each, total = metrics.misfit_R(predicted, measured, valid)
-    np.testing.assert_allclose(each, [0.1, 0.2, 0], atol=1e-12)
-    power = (measured[:, valid] ** 2).sum(axis=1)
-    assert total == pytest.approx(np.sqrt((each**2 * power).sum() / power.sum()))
-    counts = np.full((2, 8, 8), 3.0)
-    each, total = metrics.poisson_deviance(np.full((2, 8, 8), 2.0), counts, valid)
-    np.testing.assert_allclose(each, 2 * (3 * np.log(1.5) - 1))
-    assert metrics.poisson_deviance(counts, counts, valid)[1] == pytest.approx(0, abs=1e-12)
-
-
-def test_the_deviance_of_poisson_counts_is_one_and_the_truth_is_best() -> None:
-    mean = np.random.default_rng(0).uniform(50, 500, (10, 32, 32))
-    counts = np.random.default_rng(1).poisson(mean)
-    valid = np.ones((32, 32), bool)
-    best = metrics.poisson_deviance(mean, counts, valid)[1]
-    assert best == pytest.approx(1, abs=0.05)
-    assert metrics.poisson_deviance(1.1 * mean, counts, valid)[1] > best
-    assert metrics.poisson_deviance(0.9 * mean, counts, valid)[1] > best
-
-
 def test_a_flat_object_is_reported_as_collapsed() -> None:
     truth = sample()
     fine, flat = metrics.collapse_report(truth, truth), metrics.collapse_report(np.full(truth.shape, 0.7 + 0j), truth)

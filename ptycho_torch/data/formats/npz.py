@@ -6,6 +6,7 @@ import io
 import json
 import math
 import pickletools
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -25,7 +26,16 @@ name = "NPZ"
 
 PATTERN_KEYS = ("diff3d", "diffraction")
 METADATA_BYTES = 2**20
-DAMAGED = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """What numpy and zipfile raise on archives that are cut short, altered or encrypted, or that hold pickles."""
 
 CONTRACT: dict[str, type[np.generic]] = {
