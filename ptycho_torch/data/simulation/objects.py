@@ -25,7 +25,10 @@ def transmission(absorption: np.ndarray, delay: np.ndarray) -> np.ndarray:
 
 
 def picture(name: str, shape: tuple[int, int]) -> np.ndarray:
-    """A bundled picture in grey, its centre cropped to the aspect of `shape`, resampled, stretched to [0, 1]."""
+    """A bundled picture in grey, its centre cropped to the aspect of `shape`, resampled, stretched to [0, 1].
+
+    The darkest and the brightest hundredth of it saturate, so that a speck can't leave all else flat.
+    """
     import skimage.color
     import skimage.data
     import skimage.transform
@@ -36,7 +39,8 @@ def picture(name: str, shape: tuple[int, int]) -> np.ndarray:
     height, width = (max(1, min(size, round(wanted / zoom))) for size, wanted in zip(grey.shape, shape, strict=True))
     top, left = (grey.shape[0] - height) // 2, (grey.shape[1] - width) // 2
     crop = grey[top : top + height, left : left + width]
-    return _stretch(skimage.transform.resize(crop, shape, anti_aliasing=True))
+    small = skimage.transform.resize(crop, shape, anti_aliasing=True)
+    return _stretch(np.clip(small, *np.percentile(small, (1, 99))))
 
 
 def natural(shape: tuple[int, int], *, rng: np.random.Generator) -> np.ndarray:
