@@ -106,7 +106,7 @@ def test_pixels_that_were_not_measured_do_not_act() -> None:
 def test_training_moves_every_weight_and_learns() -> None:
     scan = make_scan(noise=True)
     torch.manual_seed(0)
-    model = PtychoModel(Unrolled(width=4), scale=3.0, learn_scale=True)
+    model = PtychoModel(Unrolled(width=4, stages=2, sweeps=1), scale=3.0, learn_scale=True)
     region = everything(scan, subsets=2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []

@@ -75,6 +75,7 @@ class Region:
         whole, self.fraction = split_positions(torch.as_tensor(scan.positions[self.indices]))
         low, high = whole.amin(0) - self.n // 2, whole.amax(0) - self.n // 2 + self.n
         self.corners = whole - self.n // 2 - low
+        self.positions = (self.corners + self.n // 2 + self.fraction).to(self.device)
         self.origin: tuple[int, int] = (int(low[0]), int(low[1]))
         self.extent: tuple[int, int] = (int(high[0] - low[0]), int(high[1] - low[1]))
         height, width = (_handy_side(side) for side in self.extent)
@@ -106,6 +107,7 @@ class Region:
         if device == self.device:
             return self
         self.device, self.valid, self.probe = device, self.valid.to(device), self.probe.to(device)
+        self.positions = self.positions.to(device)
         if self._kept is not None:
             self._kept = [[batch.to(device) for batch in part] for part in self._kept]
         return self
@@ -119,9 +121,7 @@ class Region:
     def _load(self, some: slice) -> Batch:
         amplitude = torch.from_numpy(self.scan.amplitude(self.indices[some])).to(self.device)
         probe = shift_probe(self.probe, self.fraction[some].to(self.device))
-        corners = self.corners[some]
-        positions = corners + self.n // 2 + self.fraction[some]
-        return Batch(amplitude, probe, corners.to(self.device), positions.to(self.device))
+        return Batch(amplitude, probe, self.corners[some].to(self.device), self.positions[some])
 
     def illumination(self, subset: int | None = None) -> Tensor:
         """Photons that reached each canvas pixel on a flat object of one, Σ_j Σ_m |P_m(r − r_j)|²: float32 `[H, W]`."""

@@ -11,10 +11,11 @@ from ptycho_torch.data.loader import Region
 from ptycho_torch.networks.unet import UNet
 from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
 from ptycho_torch.physics.sweep import modulus_gradient
+from ptycho_torch.physics.tilt import slow_phase
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
-TILE = 256
+TILE = 512
 """Side [px] of the tiles in which a large canvas goes through a U-Net when no gradient is wanted."""
 
 
@@ -26,8 +27,9 @@ class Unrolled(nn.Module):
 
         v ← μ v + η · lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
 
-    with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then a U-Net
-    sees O − 1, v, the last step and √illumination, and adds a complex correction. Step sizes η and momenta μ are
+    with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then the
+    phase that the patterns' shifts in the last sweep tell of is added, and a U-Net sees O − 1, v, the last step and
+    √illumination, and adds a complex correction. Step sizes η and momenta μ are
     learned for every sweep. The probe acts through the physics only, so that the network carries over to probes that
     it has not seen. Source of the idea: learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and
     rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson & Larkin 1994.
@@ -48,11 +50,17 @@ class Unrolled(nn.Module):
         obj = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
         velocity = direction = torch.zeros_like(obj)
         for steps, momenta, denoiser in zip(self.step, self.momentum, self.denoisers, strict=True):
-            for step, momentum in zip(steps, momenta, strict=True):
+            shifts: list[Tensor] = []
+            for sweep, (step, momentum) in enumerate(zip(steps, momenta, strict=True), start=1):
+                seen_in_passing = shifts if sweep == len(steps) else None
                 for subset, precondition in enumerate(preconditions):
-                    direction = lift_slow_phase(precondition * gradient_of(obj, region, subset), obj, lift)
+                    gradient = gradient_of(obj, region, subset, shifts=seen_in_passing)
+                    direction = lift_slow_phase(precondition * gradient, obj, lift)
                     velocity = momentum * velocity + step * direction
                     obj = obj + velocity
+            phase = slow_phase(torch.cat(shifts), region.positions, region.probe, region.shape)
+            turn = torch.polar(torch.ones_like(phase), phase)
+            obj, velocity, direction = turn * obj, turn * velocity, turn * direction
             seen = torch.stack(
                 [obj.real - 1, obj.imag, velocity.real, velocity.imag, direction.real, direction.imag, brightness]
             )
@@ -61,10 +69,10 @@ class Unrolled(nn.Module):
         return obj
 
 
-def gradient_of(obj: Tensor, region: Region, subset: int) -> Tensor:
-    """The modulus gradient of one subset of a region's patterns, summed batch by batch."""
+def gradient_of(obj: Tensor, region: Region, subset: int, *, shifts: list[Tensor] | None = None) -> Tensor:
+    """The modulus gradient of one subset of a region's patterns, summed batch by batch; see there for `shifts`."""
     parts = (
-        modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, region.valid)
+        modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, region.valid, shifts=shifts)
         for batch in region.batches(subset)
     )
     return functools.reduce(torch.add, parts)

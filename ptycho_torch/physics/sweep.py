@@ -17,30 +17,51 @@ from torch import Tensor
 
 from ptycho_torch.physics.optics import sign_board
 from ptycho_torch.physics.patches import extract_whole, place_whole
+from ptycho_torch.physics.tilt import shift_sums
 
 SOFTENING = 1e-4
 """Below this fraction of a pattern's mean, |Ψ|² softens the modulus step: a dark pixel has no phase."""
 
 
-def modulus_gradient(obj: Tensor, probe: Tensor, corners: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+def modulus_gradient(
+    obj: Tensor,
+    probe: Tensor,
+    corners: Tensor,
+    amplitude: Tensor,
+    valid: Tensor,
+    *,
+    shifts: list[Tensor] | None = None,
+) -> Tensor:
     """The steepest-descent direction of ½ Σ (√n − |Ψ|)² on the object canvas, complex `[H, W]`.
 
     obj `[H, W]`; probe `[b or 1, mode, N, N]`; corners int64 `[b, 2]` of the patches, all inside the canvas;
     amplitude √n `[b, N, N]`, in the unit of the probe times the object; valid bool `[N, N]`: elsewhere the predicted
-    wave stands as it is. Source: Gerchberg & Saxton 1972; Maiden & Rodenburg 2009 (ePIE's batch form).
+    wave stands as it is. To a list `shifts` the `shift_sums` are added that the sweep sees in passing. Source:
+    Gerchberg & Saxton 1972; Maiden & Rodenburg 2009 (ePIE's batch form).
     """
-    return _ModulusGradient.apply(obj, probe, corners, amplitude, valid)
+    return _ModulusGradient.apply(obj, probe, corners, amplitude, valid, shifts)
 
 
 class _ModulusGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, obj: Tensor, probe: Tensor, corners: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        obj: Tensor,
+        probe: Tensor,
+        corners: Tensor,
+        amplitude: Tensor,
+        valid: Tensor,
+        shifts: list[Tensor] | None,
+    ) -> Tensor:
         # The far field up to the sign of each pixel, which a modulus does not see.
         centred = probe * sign_board(*probe.shape[-2:], device=probe.device)
         wave = torch.fft.fft2(centred * extract_whole(obj, corners, probe.shape[-1]).unsqueeze(1), norm="ortho")
         valid = valid.to(amplitude.dtype)
         soft = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_()
-        inverse = _power(wave, plus=soft.mul_(SOFTENING / amplitude[0].numel())).rsqrt_()
+        power = _power(wave, plus=soft.mul_(SOFTENING / amplitude[0].numel()))
+        inverse = power.rsqrt()
+        if shifts is not None:
+            shifts.append(shift_sums(power.mul_(inverse), amplitude, valid))
         step = (amplitude * inverse).sub_(1).mul_(valid)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(wave, centred, corners, amplitude, inverse, valid)
@@ -51,7 +72,7 @@ class _ModulusGradient(torch.autograd.Function):
         return _lay_back(correction, centred, corners, (obj.shape[0], obj.shape[1]))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         wave, centred, corners, amplitude, inverse, valid = ctx.saved_tensors
         patches = extract_whole(gradient.contiguous(), corners, centred.shape[-1]).unsqueeze(1)
         change = torch.fft.fft2(centred * patches, norm="ortho")
@@ -60,7 +81,7 @@ class _ModulusGradient(torch.autograd.Function):
         bend = (ratio * inverse.square()).mul_(along).mul_(valid)
         step = ratio.sub_(1).mul_(valid)
         back = change.mul_(step.unsqueeze(1)).sub_(wave * bend.unsqueeze(1))
-        return _lay_back(back, centred, corners, ctx.shape), None, None, None, None
+        return _lay_back(back, centred, corners, ctx.shape), None, None, None, None, None
 
 
 def _over_modes(values: Tensor) -> Tensor:
