@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from ptycho_torch.data.grouping import group_neighbours
 from ptycho_torch.data.loader import Region, handy_subsets, overlap
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.simulation import simulate_scan
+from ptycho_torch.data.simulation import acquire, simulate_scan
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.cnn import Cnn, synchronise_phases
 from ptycho_torch.networks.unet import UNet
-from ptycho_torch.networks.unrolled import TILE, Unrolled, _whole_or_tiled, gradient_of
+from ptycho_torch.networks.unrolled import TILE, Unrolled, _whole_or_tiled, _without_global_phase, gradient_of
 from ptycho_torch.physics.patches import extract
 from ptycho_torch.reassembly import Canvas
 
@@ -55,6 +55,28 @@ def test_the_true_object_predicts_noise_free_counts_and_is_left_alone(modes: int
     flat = torch.ones_like(truth)
     for subset in range(3):
         assert gradient_of(truth, region, subset).norm() < 2e-2 * gradient_of(flat, region, subset).norm()
+
+
+def test_a_broad_phase_stands_before_any_training() -> None:
+    """A ramp of phase much wider than the probe, on a scan so long that plain sweeps are nowhere near it."""
+    made = simulate_scan(n=N, positions=200, step_px=4.3, aspect=0.4, object_kind="dead-leaves", photons=1e4, seed=3)
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in made.obj.shape), indexing="ij")
+    broad = np.abs(made.obj) * np.exp(3j * (x**2 - 0.5 * y))
+    made = acquire(broad, made.probe, positions=made.positions, photons=1e4, noise=False, rng=np.random.default_rng(0))
+    scan = Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
+    region = everything(scan, subsets=handy_subsets(scan.positions, torch.as_tensor(scan.probe)))
+    with torch.no_grad():
+        obj = Unrolled()(region)
+    turn = obj * truth_on(region, scan).conj()
+    light = region.illumination() * turn.abs()
+    assert float((light * turn / turn.abs()).sum().abs() / light.sum()) > 0.999
+
+
+def test_a_correction_never_turns_the_global_phase() -> None:
+    obj = torch.randn(8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    light = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
+    assert _without_global_phase(0.3j * obj, obj, light).abs().max() < 1e-6
+    assert torch.allclose(_without_global_phase(0.3 * obj, obj, light), 0.3 * obj)
 
 
 @settings(max_examples=10, deadline=None)
