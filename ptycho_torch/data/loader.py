@@ -34,6 +34,7 @@ class Batch:
     probe: Tensor  # complex64 [b, mode, N, N], moved by each position's fraction of a pixel
     corners: Tensor  # int64 [b, 2], canvas index of each patch's first pixel
     positions: Tensor  # float64 [b, 2], canvas index that meets index N//2 of the probe, sub-pixel
+    index: Tensor  # int64 [b], which of the region's patterns these are
 
     def to(self, device: torch.device) -> Batch:
         """These patterns on another device."""
@@ -46,6 +47,7 @@ class Region:
     The probe is scaled by `level`, so that a flat object of one predicts the mean photons a pattern: inside a network
     amplitudes are in √photons and the object is of order one, whatever the flux or the unit of the probe.
     `level` · (probe in its own unit) is what it takes: level² = mean photons / Σ_valid |far_field(P)|².
+    `held_out` are places in `indices` whose patterns no subset holds; `margin` widens the canvas on every side [px].
     """
 
     def __init__(
@@ -57,11 +59,15 @@ class Region:
         mean_photons: float | None = None,
         subsets: int = 1,
         batch_size: int | None = None,
+        held_out: np.ndarray | None = None,
+        margin: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         indices = np.asarray(indices)
-        parts = interleaved_subsets(scan.positions[indices], subsets)
-        self.subsets = len(parts)
+        kept = np.arange(len(indices)) if held_out is None else np.setdiff1d(np.arange(len(indices)), held_out)
+        parts = [kept[part] for part in interleaved_subsets(scan.positions[indices[kept]], subsets)]
+        self.subsets, self.held_out = len(parts), 0 if held_out is None else len(held_out)
+        parts += [] if held_out is None else [held_out]
         self.scan, self.indices = scan, indices[np.concatenate(parts)]
         self.device = torch.device(device)
         self.n = scan.n
@@ -73,7 +79,7 @@ class Region:
         self.level = math.sqrt(photons / float(on_detector[self.valid].sum()))
         self.probe = self.level * probe
         whole, self.fraction = split_positions(torch.as_tensor(scan.positions[self.indices]))
-        low, high = whole.amin(0) - self.n // 2, whole.amax(0) - self.n // 2 + self.n
+        low, high = whole.amin(0) - self.n // 2 - margin, whole.amax(0) - self.n // 2 + self.n + margin
         self.corners = whole - self.n // 2 - low
         self.positions = (self.corners + self.n // 2 + self.fraction).to(self.device)
         self.origin: tuple[int, int] = (int(low[0]), int(low[1]))
@@ -90,7 +96,10 @@ class Region:
         return len(self.indices)
 
     def batches(self, subset: int | None = None) -> Iterator[Batch]:
-        """The patterns, or one subset of them, a batch at a time; those of a small region are kept in memory."""
+        """The patterns, or one subset of them, a batch at a time; those of a small region are kept in memory.
+
+        Subset number `subsets` are the patterns held out; without a number they are left out.
+        """
         if self._small:
             self.loaded()
         for part in range(self.subsets) if subset is None else (subset,):
@@ -121,7 +130,8 @@ class Region:
     def _load(self, some: slice) -> Batch:
         amplitude = torch.from_numpy(self.scan.amplitude(self.indices[some])).to(self.device)
         probe = shift_probe(self.probe, self.fraction[some].to(self.device))
-        return Batch(amplitude, probe, self.corners[some].to(self.device), self.positions[some])
+        index = torch.arange(some.start, some.stop, device=self.device)
+        return Batch(amplitude, probe, self.corners[some].to(self.device), self.positions[some], index)
 
     def illumination(self, subset: int | None = None) -> Tensor:
         """Photons that reached each canvas pixel on a flat object of one, Σ_j Σ_m |P_m(r − r_j)|²: float32 `[H, W]`."""
@@ -147,6 +157,11 @@ def overlap(positions: np.ndarray, probe: Tensor) -> float:
 def handy_subsets(positions: np.ndarray, probe: Tensor) -> int:
     """In how many subsets a sweep should visit this scan: each still lights an object pixel a few times."""
     return int(np.clip(round(overlap(positions, probe) / PATTERNS_A_PIXEL), 1, MOST_SUBSETS))
+
+
+def refining_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
+    """Twice as many, for sweeps without a network behind them: smaller steps towards a sharper object."""
+    return min(2 * handy_subsets(scan.positions[indices], probe), MOST_SUBSETS)
 
 
 def _handy_side(least: int) -> int:

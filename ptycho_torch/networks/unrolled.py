@@ -11,7 +11,7 @@ from ptycho_torch.data.loader import Region
 from ptycho_torch.networks.unet import UNet
 from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
 from ptycho_torch.physics.sweep import modulus_gradient
-from ptycho_torch.physics.tilt import slow_phase
+from ptycho_torch.physics.tilt import slow_phase, unexplained
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
@@ -28,18 +28,18 @@ class Unrolled(nn.Module):
         v ← μ v + η · lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
 
     with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then the
-    phase that the patterns' shifts in the last sweep tell of is added, and a U-Net sees O − 1, v, the last step and
-    √illumination, and adds a complex correction. Step sizes η and momenta μ are
-    learned for every sweep. The probe acts through the physics only, so that the network carries over to probes that
-    it has not seen. Source of the idea: learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and
-    rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson & Larkin 1994.
+    phase that the patterns' shifts in the last sweep tell of is added, and a U-Net sees O − 1, v, the last step,
+    √illumination and ln R², what the sweep left unexplained (photon noise, in the end), and adds a complex correction.
+    Step sizes η and momenta μ are learned for every sweep. The probe acts through the physics only, so that the network
+    carries over to probes that it has not seen. Source of the idea: learned iterative reconstruction (Adler & Öktem
+    2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson & Larkin 1994.
     """
 
     def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:
         super().__init__()
         self.step = nn.Parameter(torch.full((stages, sweeps), 0.5))
         self.momentum = nn.Parameter(torch.full((stages, sweeps), 0.7))
-        self.denoisers = nn.ModuleList(UNet(7, 2, width=width, levels=levels) for _ in range(stages))
+        self.denoisers = nn.ModuleList(UNet(8, 2, width=width, levels=levels) for _ in range(stages))
 
     def forward(self, region: Region) -> Tensor:
         lights = [region.illumination(subset) for subset in range(region.subsets)]
@@ -58,12 +58,13 @@ class Unrolled(nn.Module):
                     direction = lift_slow_phase(precondition * gradient, obj, lift)
                     velocity = momentum * velocity + step * direction
                     obj = obj + velocity
-            phase = slow_phase(torch.cat(shifts), region.positions, region.probe, region.shape)
+            sums = torch.cat(shifts)
+            phase = slow_phase(sums, region.positions[: len(sums)], region.probe, region.shape)
             turn = torch.polar(torch.ones_like(phase), phase)
             obj, velocity, direction = turn * obj, turn * velocity, turn * direction
-            seen = torch.stack(
-                [obj.real - 1, obj.imag, velocity.real, velocity.imag, direction.real, direction.imag, brightness]
-            )
+            noise = torch.full_like(brightness, 0.1) * (unexplained(sums) + 1e-12).log()
+            pictures = [part for wave in (obj - 1, velocity, direction) for part in (wave.real, wave.imag)]
+            seen = torch.stack([*pictures, brightness, noise])
             correction = _whole_or_tiled(denoiser, seen)
             obj = obj + _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
         return obj

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,11 +29,54 @@ def shift_probe(probe: Tensor, fraction: Tensor) -> Tensor:
     """
     if not bool(fraction.any()):
         return probe.expand(len(fraction), -1, -1, -1)
-    height, width = probe.shape[-2:]
-    real = probe.real.dtype
-    rows = _shift_factor(fraction[:, 0], height, real, probe.device)[:, None, :, None]
-    columns = _shift_factor(fraction[:, 1], width, real, probe.device)[:, None, None, :]
-    return torch.fft.ifft2(torch.fft.fft2(probe) * (rows * columns))
+    return torch.fft.ifft2(torch.fft.fft2(probe) * _shift_factors(fraction, probe))
+
+
+def gather_shifted(waves: Tensor, fraction: Tensor) -> Tensor:
+    """The sum over patterns of waves moved back, `[b, mode, N, N]`, `[b, 2]` → `[mode, N, N]`: `shift_probe`'s adjoint.
+
+    ⟨shift_probe(P, f), W⟩ = ⟨P, gather_shifted(W, f)⟩ for every P and W.
+    """
+    if not bool(fraction.any()):
+        return waves.sum(0)
+    spectra = torch.fft.fft2(waves) * _shift_factors(fraction, waves).conj()
+    return torch.fft.ifft2(spectra.sum(0))
+
+
+def orthogonal_modes(probe: Tensor) -> Tensor:
+    """The unitary `[mode, mode]` that turns modes into orthogonal ones, strongest first: `unitary @ modes`.
+
+    Incoherent modes are defined up to a unitary mixture, |F P|² summed over them stays as it is. Source: the
+    eigenvectors of their overlap matrix ⟨P_m, P_k⟩ (Odstrcil et al. 2016).
+    """
+    flat = probe.flatten(1)
+    overlaps = flat @ flat.conj().mT
+    _, vectors = torch.linalg.eigh(overlaps)
+    return vectors.flip(1).conj().mT
+
+
+def with_more_modes(probe: Tensor, count: int, *, power: float = 0.05) -> Tensor:
+    """The probe with modes added up to `count`: its first one times x, y, x², xy, …, orthogonal, of `power` each.
+
+    `power` is in units of the whole; the total stays. Modes that are there already stay in front.
+    """
+    n, missing = probe.shape[-1], count - len(probe)
+    if missing <= 0:
+        return probe
+    line = (torch.arange(n, device=probe.device) - n // 2) / (n / 4)
+    orders = [(total - order, order) for total in range(1, 2 + count) for order in range(total + 1)]
+    family = torch.stack([probe[0] * line[None, :] ** i * line[:, None] ** j for i, j in orders[: missing + 2]])
+    basis, _ = torch.linalg.qr(torch.cat([probe, family]).flatten(1).mT)
+    total = probe_power(probe)
+    new = basis.mT[len(probe) : count].unflatten(1, (n, n)) * (power * total).sqrt()
+    return torch.cat([probe * (1 - power * missing) ** 0.5, new])
+
+
+def _shift_factors(fraction: Tensor, like: Tensor) -> Tensor:
+    height, width = like.shape[-2:]
+    rows = _shift_factor(fraction[:, 0], height, like.real.dtype, like.device)[:, None, :, None]
+    columns = _shift_factor(fraction[:, 1], width, like.real.dtype, like.device)[:, None, None, :]
+    return rows * columns
 
 
 def _shift_factor(fraction: Tensor, n: int, real: torch.dtype, device: torch.device) -> Tensor:
@@ -49,14 +94,20 @@ def _shift_factor(fraction: Tensor, n: int, real: torch.dtype, device: torch.dev
     return factor.to(torch.complex64 if real == torch.float32 else torch.complex128)
 
 
-def guess_probe(mean_counts: Tensor) -> Tensor:
-    """A first probe, complex64 `[1, N, N]`, from the mean pattern: its amplitude √⟨I⟩ focused on the object.
+def guess_probe(mean_counts: Tensor, *, width: float = 0.0) -> Tensor:
+    """A first probe, complex64 `[1, N, N]`, from the mean pattern: its amplitude √⟨I⟩ as the aperture, out of focus.
 
-    P = F⁻¹[√⟨I⟩], the sharpest spot that the mean pattern allows (flat phase on the detector); its power is the mean
-    number of photons a pattern. A defocused or aberrated instrument needs a refinement of it.
+    P = F⁻¹[√⟨I⟩·exp(i c f²)], f in cycles/px, c = π·width·N/(2 f_a), f_a² = 2⟨f²⟩ the radius of a disk with the mean
+    pattern's second moment: the cone of light is about width·N px wide, 0 is the sharpest spot that the mean pattern
+    allows. Its power is the mean number of photons a pattern. See `probe_search` for the search of the width.
     """
     amplitude = mean_counts.clamp_min(0).sqrt()
-    return inverse_far_field(amplitude.to(torch.complex64)).unsqueeze(0)
+    n = mean_counts.shape[-1]
+    line = (torch.arange(n, device=mean_counts.device) - n // 2) / n
+    squared = line[:, None].square() + line[None, :].square()
+    radius = (2 * (mean_counts * squared).sum() / mean_counts.sum()).sqrt()
+    phase = math.pi * width * n / (2 * radius) * squared
+    return inverse_far_field(torch.polar(amplitude, phase.to(amplitude.dtype))).unsqueeze(0)
 
 
 def circular_mask(n: int, *, diameter: float, sigma: float) -> Tensor:

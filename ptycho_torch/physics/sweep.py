@@ -84,6 +84,39 @@ class _ModulusGradient(torch.autograd.Function):
         return _lay_back(back, centred, corners, ctx.shape), None, None, None, None, None
 
 
+def exit_wave_correction(
+    centred: Tensor,
+    patches: Tensor,
+    amplitude: Tensor,
+    valid: Tensor,
+    *,
+    likelihood: str = "poisson",
+    background: float = 0.0,
+    shifts: list[Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What the counts ask of each exit wave, χ_m = F⁻¹[Ψ_m·w], and each pattern's intensity Σ_valid I.
+
+    w = √n/√I − 1 for the `amplitude` likelihood ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for the `poisson` one,
+    ¼Σ(I − n ln I), which the first approaches for bright pixels; χ is minus the gradient (dark pixels are softened). A
+    `background` β > 0 [photons] bounds the step in dark pixels and leaves the estimate unbiased, but takes some of its
+    efficiency. centred: `probe · sign_board` `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`;
+    returns χ times the sign board `[b, mode, N, N]`. Source: Thibault & Guizar-Sicairos 2012.
+    """
+    wave = torch.fft.fft2(centred * patches.unsqueeze(1), norm="ortho")
+    mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()
+    seen = valid.to(amplitude.dtype)
+    power = _power(wave, plus=mean * SOFTENING)
+    if shifts is not None:
+        shifts.append(shift_sums(power.sqrt(), amplitude, seen))
+    if likelihood == "amplitude":
+        step = (amplitude * power.rsqrt()).sub_(1)
+    else:
+        dark = mean * SOFTENING + background
+        step = ((amplitude.square() + dark) / (power + background)).sub_(1).mul_(0.5)
+    photons = (power * seen).sum((-2, -1))
+    return torch.fft.ifft2(wave.mul_((step * seen).unsqueeze(1)), norm="ortho"), photons
+
+
 def _over_modes(values: Tensor) -> Tensor:
     return values.squeeze(1) if values.shape[1] == 1 else values.sum(1)
 

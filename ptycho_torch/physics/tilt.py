@@ -61,6 +61,11 @@ def pattern_shifts(sums: Tensor) -> tuple[Tensor, Tensor]:
     return near, _centroid(there) - _centroid(here)
 
 
+def unexplained(sums: Tensor) -> Tensor:
+    """R² = Σ (√n − √I)² / Σ n over all patterns of these `shift_sums`: what is left of the misfit, 0 … about 1."""
+    return sums[:, 0].sum() / sums[:, 9].sum().clamp_min(1e-30)
+
+
 def slow_phase(sums: Tensor, positions: Tensor, probe: Tensor, shape: tuple[int, int]) -> Tensor:
     """The phase [rad] on a canvas of `shape` whose gradient fits the shifts of all patterns, float32 `[H, W]`.
 

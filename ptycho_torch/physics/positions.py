@@ -1,0 +1,68 @@
+"""Where a pattern was really taken, judged by the pattern and the object around it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+from ptycho_torch.physics.patches import extract_whole
+
+
+def position_step(probe: Tensor, patches: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+    """The Gauss–Newton move of each position (y, x) [px], `[b, 2]`, in the amplitudes on the detector.
+
+    δ = H⁻¹ Σ J (√n − √I), H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √I over measured pixels. probe `[b, mode, N, N]`,
+    patches `[b, N, N]`, amplitude √n `[b, N, N]`. (The same in exit waves is several times too short: most of what a
+    move does to a wave is phase on the detector.) Source: Guizar-Sicairos & Fienup 2008; Odstrčil et al. 2018.
+    """
+    wave = far_field(exit_wave(patches, probe))
+    root = detector_intensity(wave).sqrt()
+    soft = 1e-2 * torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True) / amplitude.shape[-1]
+    columns = []
+    for slope in _slopes(probe):
+        change = far_field(exit_wave(patches, slope))
+        columns.append(-(wave.conj() * change).real.sum(1) / (root + soft) * valid)
+    jacobian = torch.stack(columns, 1).flatten(2)
+    left = ((amplitude - root) * valid).flatten(1).unsqueeze(-1)
+    normal = jacobian @ jacobian.mT
+    normal = (
+        normal + 1e-6 * torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-20 * torch.eye(2, device=left.device)
+    )
+    return torch.linalg.solve(normal, jacobian @ left).squeeze(-1)
+
+
+def _slopes(probe: Tensor) -> tuple[Tensor, Tensor]:
+    """∂P/∂y and ∂P/∂x, spectral."""
+    n = probe.shape[-1]
+    frequency = 2j * torch.pi * torch.fft.fftfreq(n, device=probe.device)
+    if n % 2 == 0:
+        frequency[n // 2] = 0
+    spectrum = torch.fft.fft2(probe)
+    return torch.fft.ifft2(spectrum * frequency[:, None]), torch.fft.ifft2(spectrum * frequency)
+
+
+def best_offset(
+    obj: Tensor, probe: Tensor, corners: Tensor, amplitude: Tensor, valid: Tensor, *, radius: int
+) -> Tensor:
+    """Which of nine whole-pixel offsets, 0 or ±`radius` in y and x, explains each pattern best, int64 `[b, 2]`.
+
+    The one of least Σ(√I − √n)²; a window that would leave the canvas stays at its rim. Arguments as for
+    `modulus_gradient`.
+    """
+    n, reach = probe.shape[-1], (0, -radius, radius)
+    limits = torch.tensor(obj.shape, device=obj.device) - n
+    offsets = torch.tensor([(y, x) for y in reach for x in reach], device=obj.device)
+    misfits = []
+    for offset in offsets:
+        there = torch.minimum((corners + offset).clamp_min(0), limits)
+        predicted = detector_intensity(far_field(exit_wave(extract_whole(obj, there, n), probe)))
+        misfits.append(((predicted.sqrt() - amplitude).square() * valid).sum((-2, -1)))
+    return offsets[torch.stack(misfits).argmin(0)]
+
+
+def affine_moves(start: Tensor, moved: Tensor, *, fitted: int) -> Tensor:
+    """Where the affine map that fits the first `fitted` moves best, in least squares, takes every position `[n, 2]`."""
+    centre = start.mean(0)
+    design = torch.cat([start - centre, torch.ones_like(start[:, :1])], 1)
+    return design @ torch.linalg.lstsq(design[:fitted], moved[:fitted]).solution

@@ -1,0 +1,341 @@
+"""Maximum-likelihood refinement: sweeps over the whole canvas from any start, with what is not known set free.
+
+A sweep visits the patterns in interleaved subsets and moves the object after each of them, with momentum, as the
+`unrolled` network does, but without a network. It begins in the first of the `GEARS`. When a sweep no longer improves
+the likelihood of patterns that no sweep uses, the next gear follows: fewer, larger subsets and the exact likelihood, at
+last all patterns together. The best state by that held-out likelihood is what comes out, so that a refinement is never
+worse than its start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptycho_torch.data.grouping import group_neighbours
+from ptycho_torch.data.loader import Batch, Region
+from ptycho_torch.physics.likelihood import poisson_nll
+from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
+from ptycho_torch.physics.patches import extract_whole, place_whole, split_positions
+from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
+from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
+from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, probe_power, shift_probe
+from ptycho_torch.physics.sweep import exit_wave_correction
+from ptycho_torch.physics.tilt import slow_phase
+
+FLOOR = 0.1
+"""Fraction of the largest illumination below which a canvas pixel's step is held back."""
+TILT_SWEEPS = (3, 6, 9)
+"""Sweeps of a cold start after which the slow phase is read from the patterns' shifts."""
+PROBE_FROM, INTENSITIES_FROM, POSITIONS_FROM = 2, 3, 4
+"""The first sweeps that move what is free: the object has to be there before."""
+SEARCH_RADII_PX = {3: 4, 4: 3, 5: 3, 6: 2, 7: 2, 8: 1, 9: 1, 10: 1, 12: 4, 14: 2, 16: 1, 20: 4, 22: 2, 24: 1}
+"""After these sweeps positions are also sought on a square of this half side; until the last the gear stays."""
+POSITION_MOMENTUM = 0.5
+LARGEST_MOVE_PX = 0.5
+"""A gradient step moves no position farther."""
+SIGNIFICANT = 2.0
+"""A sweep has improved the held-out likelihood when the mean gain is this many times its standard error."""
+IDLE_SWEEPS = 3
+"""So many full-batch sweeps without an improvement end a refinement."""
+
+
+@dataclass(frozen=True)
+class Gear:
+    """How to sweep: the likelihood and its softening, how many subsets go together, step and momentum."""
+
+    likelihood: str
+    background: float  # photons, see `exit_wave_correction`
+    together: int  # subsets that move the object together; 0: all
+    step: float
+    momentum: float
+    least_fall: float  # of the held-out likelihood in a sweep, relative, for this gear to go on
+
+
+GEARS = (
+    Gear("amplitude", 0.0, 1, 0.5, 0.7, 0.05),
+    Gear("poisson", 0.03, 1, 0.5, 0.7, 0.01),
+    Gear("poisson", 0.0, 2, 0.5, 0.7, 0.01),
+    Gear("poisson", 0.0, 0, 0.7, 0.8, 0.0),
+)
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What a refinement may change beside the object, and what it takes for granted."""
+
+    likelihood: str = "poisson"  # or amplitude, in all gears
+    probe: bool = False
+    positions: bool = False
+    affine: bool = False  # positions move only as one affine map of the scan
+    intensities: bool = False  # a factor for each pattern
+    cold: bool = True  # the start knows nothing: coarse gears and slow phase from the patterns' shifts first
+
+
+@dataclass
+class Refined:
+    """What came out, and the way there."""
+
+    object: Tensor  # complex64 [H, W] on the region's canvas
+    probe: Tensor  # complex64 [mode, N, N], in the unit of the region's probe
+    positions: Tensor  # float64 [n, 2] on the canvas, in the region's order
+    intensities: Tensor  # float32 [n], factor on the expected counts of each pattern
+    best_sweep: int = 0  # the sweep whose result this is, 0 for the start
+    likelihood: list[float] = field(default_factory=list)  # held out, per pixel, after 0, 1, 2 … sweeps
+    subsets: list[int] = field(default_factory=list)  # in how many steps each sweep went
+
+
+def pick_held_out(positions: np.ndarray, *, fraction: float = 0.03, most: int = 256) -> np.ndarray:
+    """A `fraction` of the patterns, evenly spread over the scan, int64, for judging a refinement; none of under 32."""
+    count = len(positions)
+    if count < 32:
+        return np.arange(0)
+    wanted = min(most, max(min(8, count // 8), round(fraction * count)))
+    return np.sort(group_neighbours(positions, count // wanted)[:wanted, 0])
+
+
+def refine(
+    region: Region,
+    obj: Tensor,
+    *,
+    sweeps: int,
+    freedom: Freedom = Freedom(),
+    report: Callable[[int, float], None] | None = None,
+) -> Refined:
+    """Up to `sweeps` sweeps from `obj` `[H, W]` on the region's canvas, the probe and positions from the region.
+
+    `report(sweep, held-out likelihood)` is called after each sweep. Ctrl-C ends the refinement with the best so far.
+    Source of the steps: ePIE and rPIE (Maiden et al. 2009, 2017), least-squares maximum likelihood (Odstrčil et al.
+    2018), Poisson likelihood (Thibault & Guizar-Sicairos 2012).
+    """
+    course = _Course(region, obj, freedom)
+    course.judge(0)
+    try:
+        for sweep in range(1, sweeps + 1):
+            course.sweep(sweep)
+            value = course.judge(sweep)
+            if report is not None:
+                report(sweep, value)
+            if course.is_over():
+                break
+    except KeyboardInterrupt:
+        pass
+    return course.result
+
+
+class _Course:
+    """The moving state of a refinement."""
+
+    def __init__(self, region: Region, obj: Tensor, freedom: Freedom) -> None:
+        self.region, self.freedom = region, freedom
+        self.obj, self.probe = obj.clone(), region.probe.clone()
+        self.positions, self.intensities = region.positions.clone(), torch.ones(len(region), device=region.device)
+        self.velocity, self.probe_velocity = torch.zeros_like(self.obj), torch.zeros_like(self.probe)
+        self.position_velocity = torch.zeros_like(self.positions)
+        self.board = sign_board(*self.probe.shape[-2:], device=region.device)
+        self.lights = [region.illumination(subset) for subset in range(region.subsets)]
+        self.lift = slow_phase_lift(region.probe, region.shape)
+        self.is_moving = freedom.probe or freedom.positions
+        self.gear, self.caution, self.idle, self.gain = 0 if freedom.cold else 1, 1.0, 0, 0.0
+        self.values = torch.zeros(0)
+        self.result = Refined(self.obj, self.probe, self.positions.clone(), self.intensities.clone())
+
+    def sweep(self, number: int) -> None:
+        """Every pattern once, then what a whole sweep tells."""
+        shifts: list[Tensor] | None = [] if self.freedom.cold and number in TILT_SWEEPS else None
+        seen: list[Tensor] = []
+        together = GEARS[self.gear].together or self.region.subsets
+        firsts = range(0, self.region.subsets, together)
+        for first in firsts:
+            self._visit(range(first, min(first + together, self.region.subsets)), number, shifts, seen)
+        if shifts:
+            phase = slow_phase(torch.cat(shifts), self.positions[torch.cat(seen)], self.probe, self.region.shape)
+            turn = torch.polar(torch.ones_like(phase), phase)
+            self.obj, self.velocity = self.obj * turn, self.velocity * turn
+        if self._is_free("probe", number):
+            self._settle_probe()
+        if self.freedom.intensities:
+            mean = self.intensities.mean()
+            self.intensities, self.obj = self.intensities / mean, self.obj * mean.sqrt()
+        if self.freedom.positions and number in SEARCH_RADII_PX and not self.freedom.affine:
+            self._search(SEARCH_RADII_PX[number])
+        if self.freedom.affine and self._is_free("positions", number):
+            kept = len(self.region) - self.region.held_out
+            self.positions = self._inside(affine_moves(self.region.positions, self.positions, fitted=kept))
+        self.result.subsets.append(len(firsts))
+
+    def _is_free(self, what: str, number: int) -> bool:
+        first = {"probe": PROBE_FROM, "intensities": INTENSITIES_FROM, "positions": POSITIONS_FROM}[what]
+        return getattr(self.freedom, what) and number >= first
+
+    def _visit(self, subsets: range, number: int, shifts: list[Tensor] | None, seen: list[Tensor]) -> None:
+        """One step of the object, and of what else is free, from these subsets together."""
+        gear, shape = GEARS[self.gear], self.region.shape
+        gradient, probe_gradient = torch.zeros_like(self.obj), torch.zeros_like(self.probe)
+        light, cover = torch.zeros(shape, device=self.region.device), torch.zeros_like(self.board)
+        for batch in (batch for subset in subsets for batch in self.region.batches(subset)):
+            probe, corners, fraction = self._probe_of(batch)
+            patches = extract_whole(self.obj, corners, self.region.n)
+            correction, photons = self._correction(batch, probe, patches, background=gear.background, shifts=shifts)
+            seen.append(batch.index)
+            gradient += place_whole((probe.conj() * correction).sum(1), corners, shape)
+            if self.is_moving:
+                light += place_whole(illumination(probe), corners, shape)
+            if self._is_free("probe", number):
+                factors = self._amplitude_factors(batch)
+                probe_gradient += gather_shifted(factors * patches.conj().unsqueeze(1) * correction, fraction)
+                cover += patches.abs().square().sum(0)
+            if self._is_free("positions", number):
+                self._move(batch, position_step(probe, patches, batch.amplitude, self.region.valid))
+            if self._is_free("intensities", number):
+                self._brighten(batch, photons)
+        if not self.is_moving:
+            light = torch.stack([self.lights[subset] for subset in subsets]).sum(0)
+        step = gear.step * self.caution
+        direction = lift_slow_phase(gradient / (light + FLOOR * light.max()), self.obj, self.lift)
+        self.velocity = gear.momentum * self.velocity + step * direction
+        self.obj = self.obj + self.velocity
+        if self._is_free("probe", number):
+            direction = probe_gradient / (cover + FLOOR * cover.max())
+            self.probe_velocity = gear.momentum * self.probe_velocity + step * direction
+            self.probe = self.probe + self.probe_velocity
+
+    def _correction(
+        self,
+        batch: Batch,
+        probe: Tensor,
+        patches: Tensor,
+        *,
+        background: float = 0.0,
+        shifts: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        likelihood = GEARS[self.gear].likelihood if self.freedom.likelihood == "poisson" else self.freedom.likelihood
+        options: dict[str, Any] = {"likelihood": likelihood, "background": background, "shifts": shifts}
+        centred = probe * self.board
+        correction, photons = exit_wave_correction(centred, patches, batch.amplitude, self.region.valid, **options)
+        return correction.mul_(self.board), photons
+
+    def _probe_of(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The probe of each pattern of a batch, the corners of its patches, and its fraction of a pixel."""
+        whole, fraction = split_positions(self.positions[batch.index])
+        probe = shift_probe(self.probe, fraction) if self.is_moving else batch.probe
+        if self.freedom.intensities:
+            probe = probe * self._amplitude_factors(batch)
+        return probe, whole - self.region.n // 2, fraction
+
+    def _amplitude_factors(self, batch: Batch) -> Tensor:
+        return self.intensities[batch.index, None, None, None].sqrt()
+
+    def _move(self, batch: Batch, step: Tensor) -> None:
+        velocity = POSITION_MOMENTUM * self.position_velocity[batch.index] + step.double()
+        self.position_velocity[batch.index] = velocity.clamp(-LARGEST_MOVE_PX, LARGEST_MOVE_PX)
+        moved = self.positions[batch.index] + self.position_velocity[batch.index]
+        self.positions[batch.index] = self._inside(moved)
+
+    def _brighten(self, batch: Batch, photons: Tensor) -> None:
+        """Half a step, in logarithms, towards the intensity that the pattern was counted with."""
+        counted = (batch.amplitude.square() * self.region.valid).sum((-2, -1))
+        self.intensities[batch.index] *= (counted / photons).clamp(0.5, 2.0).sqrt()
+
+    def _search(self, radius: int) -> None:
+        for subset in range(self.region.subsets + bool(self.region.held_out)):
+            for batch in self.region.batches(subset):
+                probe, corners, _ = self._probe_of(batch)
+                offset = best_offset(self.obj, probe, corners, batch.amplitude, self.region.valid, radius=radius)
+                self.positions[batch.index] = self._inside(self.positions[batch.index] + offset)
+        self.position_velocity.zero_()
+
+    def _inside(self, positions: Tensor) -> Tensor:
+        """Positions held where their windows stay on the canvas."""
+        half = self.region.n // 2
+        limits = torch.tensor(self.region.shape, device=positions.device) - self.region.n + half - 1
+        return torch.minimum(positions.clamp_min(half), limits.to(positions.dtype))
+
+    def _settle_probe(self) -> None:
+        """The probe keeps its power, the object takes the rest; modes stay orthogonal, strongest first."""
+        factor = (probe_power(self.region.probe) / probe_power(self.probe)).sqrt()
+        self.probe, self.probe_velocity = factor * self.probe, factor * self.probe_velocity
+        self.obj, self.velocity = self.obj / factor, self.velocity / factor
+        if len(self.probe) > 1:
+            turn = orthogonal_modes(self.probe)
+            self.probe = torch.einsum("mk,kyx->myx", turn, self.probe)
+            self.probe_velocity = torch.einsum("mk,kyx->myx", turn, self.probe_velocity)
+
+    def judge(self, sweep: int) -> float:
+        """Likelihood per pixel of the patterns held out (of all, where none are); keeps the best state."""
+        parts = []
+        for batch in self._judged():
+            probe, corners, _ = self._probe_of(batch)
+            patches = extract_whole(self.obj, corners, self.region.n)
+            if self.region.held_out and (self._is_free("positions", sweep) or self._is_free("intensities", sweep)):
+                self._follow(batch, probe, patches, sweep)
+                probe, corners, _ = self._probe_of(batch)
+                patches = extract_whole(self.obj, corners, self.region.n)
+            parts.append(self._likelihood(detector_intensity(far_field(exit_wave(patches, probe))), batch))
+        values = torch.cat(parts).double()
+        value = float(values.mean())
+        if sweep:
+            gain = self.values - values
+            self.gain = float(gain.mean() / (gain.std() / math.sqrt(len(gain)) + 1e-30)) if len(gain) > 1 else 0.0
+        self.values, result = values, self.result
+        if not result.likelihood or (math.isfinite(value) and value < min(result.likelihood)):
+            result.object, result.probe, result.best_sweep = self.obj, self.probe, sweep
+            result.positions, result.intensities = self.positions.clone(), self.intensities.clone()
+        result.likelihood.append(value)
+        return value
+
+    def _judged(self) -> Iterator[Batch]:
+        return self.region.batches(self.region.subsets if self.region.held_out else None)
+
+    def _follow(self, batch: Batch, probe: Tensor, patches: Tensor, sweep: int) -> None:
+        """Patterns held out say nothing of object and probe, but where and how bright they are is their own."""
+        if self._is_free("positions", sweep) and not self.freedom.affine:
+            self._move(batch, position_step(probe, patches, batch.amplitude, self.region.valid))
+        if self._is_free("intensities", sweep):
+            predicted = detector_intensity(far_field(exit_wave(patches, probe)))
+            self._brighten(batch, (predicted * self.region.valid).sum((-2, -1)))
+
+    def _likelihood(self, predicted: Tensor, batch: Batch) -> Tensor:
+        valid = self.region.valid
+        if self.freedom.likelihood == "amplitude":
+            return 0.5 * ((predicted.sqrt() - batch.amplitude).square() * valid).sum((-2, -1)) / valid.sum()
+        pairs = zip(predicted, batch.amplitude.square(), strict=True)
+        return torch.stack([poisson_nll(one, counts, valid) for one, counts in pairs])
+
+    def is_over(self) -> bool:
+        """After a sweep: shifts gears when it has brought little; True when there is nothing left to gain."""
+        before, now = self.result.likelihood[-2:]
+        if not math.isfinite(now):
+            return True
+        if self.gear < len(GEARS) - 1:
+            searching = self.freedom.positions and len(self.result.likelihood) <= max(SEARCH_RADII_PX)
+            slow = before - now < GEARS[self.gear].least_fall * before and not self.freedom.positions
+            stands = self.gain < SIGNIFICANT or slow
+            if stands and not searching:
+                self._shift()
+            return False
+        is_best = self.result.best_sweep == len(self.result.likelihood) - 1
+        self.idle = 0 if is_best and self.gain > 1 else self.idle + 1
+        if self.gain < -1:
+            self.caution /= 2
+            self.velocity = torch.zeros_like(self.velocity)
+        else:
+            self.caution = min(1.0, 1.3 * self.caution)
+        return self.idle > IDLE_SWEEPS
+
+    def _shift(self) -> None:
+        """The next gear; the last one from rest, and from the best state where the sweeps have made it worse."""
+        self.gear += 1
+        if self.gain < -SIGNIFICANT and not self.freedom.cold:
+            self.gear = len(GEARS) - 1
+            self.obj, self.probe, self.caution = self.result.object, self.result.probe, 0.5
+            self.positions, self.intensities = self.result.positions.clone(), self.result.intensities.clone()
+        if self.gear == len(GEARS) - 1:
+            self.velocity = torch.zeros_like(self.velocity)
+            self.probe_velocity = torch.zeros_like(self.probe_velocity)

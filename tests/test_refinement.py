@@ -1,0 +1,278 @@
+"""Refinement: its steps are the likelihood's, it finds what was hidden, and it never makes a picture worse."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptycho_torch.data.loader import Region
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.simulation import simulate_scan
+from ptycho_torch.metrics import compare
+from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
+from ptycho_torch.physics.patches import extract_whole, split_positions
+from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
+from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, shift_probe, with_more_modes
+from ptycho_torch.physics.sweep import exit_wave_correction
+from ptycho_torch.probe_search import search_probe
+from ptycho_torch.refinement import Freedom, Refined, pick_held_out, refine
+
+
+def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool = True, **options: object) -> Scan:
+    settings = {"n": 32, "positions": 120, "step_px": 3.4, "jitter_px": 1.0, "aspect": 0.7, **options}
+    made = simulate_scan(modes=modes, photons=photons, seed=seed, noise=noise, **settings)  # type: ignore[arg-type]
+    return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
+
+
+def region_of(scan: Scan, probe: np.ndarray | None = None, **options: object) -> Region:
+    start = torch.as_tensor(scan.probe if probe is None else probe)
+    held_out = pick_held_out(scan.positions)
+    settings = {"subsets": 6, "held_out": held_out, **options}
+    return Region(scan, np.arange(len(scan)), start, **settings)  # type: ignore[arg-type]
+
+
+def refined(region: Region, *, sweeps: int = 30, obj: torch.Tensor | None = None, **freedom: object) -> Refined:
+    flat = torch.ones(region.shape, dtype=torch.complex64)
+    with torch.inference_mode():
+        return refine(region, flat if obj is None else obj, sweeps=sweeps, freedom=Freedom(**freedom))  # type: ignore[arg-type]
+
+
+def scores(scan: Scan, region: Region, obj: torch.Tensor, *, ramp: bool = False) -> dict[str, float]:
+    """Against the truth, in the rectangle of the positions, global factor removed."""
+    assert scan.obj is not None
+    (y0, x0), (y1, x1) = scan.positions.min(0).astype(int) + 4, scan.positions.max(0).astype(int) - 4
+    top, left = region.origin
+    part = obj.numpy()[y0 - top : y1 - top, x0 - left : x1 - left]
+    return compare(part, scan.obj[y0:y1, x0:x1], scale="complex", ramp=ramp)
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "amplitude"])
+@pytest.mark.parametrize("n", [8, 9])
+def test_the_correction_of_the_exit_waves_is_minus_the_gradient_of_the_likelihood(likelihood: str, n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    shape, real = (3, 2, n, n), torch.float64
+    probe = torch.randn(shape, dtype=torch.complex128, generator=generator)
+    patches = torch.randn(3, n, n, dtype=torch.complex128, generator=generator)
+    counts = torch.poisson(30 * torch.rand(3, n, n, dtype=real, generator=generator), generator=generator)
+    valid = torch.rand(n, n, generator=generator) > 0.2
+    wave = exit_wave(patches, probe).requires_grad_()
+    amplitude, board = counts.sqrt() * valid, sign_board(n, n).to(real)
+    soft = 1e-4 * amplitude.square().mean((-2, -1), keepdim=True)
+    power = detector_intensity(torch.fft.fft2(board * wave, norm="ortho")) + soft
+    if likelihood == "poisson":
+        (0.25 * ((power - (amplitude.square() + soft) * power.log()) * valid).sum()).backward()
+    else:
+        (0.5 * ((power.sqrt() - amplitude).square() * valid).sum()).backward()
+    found, photons = exit_wave_correction(probe * board, patches, amplitude, valid, likelihood=likelihood)
+    assert wave.grad is not None
+    assert torch.allclose(found * board, -wave.grad, atol=1e-10)
+    assert torch.allclose(photons, (power * valid).sum((-2, -1)))
+
+
+def test_a_background_leaves_the_mean_correction_zero_at_the_truth() -> None:
+    scan = a_scan(photons=1e9, noise=False)
+    region = region_of(scan)
+    batch = next(iter(region.batches()))
+    patches = torch.ones(len(batch.amplitude), 32, 32, dtype=torch.complex64)
+    exact = detector_intensity(far_field(exit_wave(patches, batch.probe))).sqrt()
+    board = sign_board(32, 32)
+    for background in (0.0, 10.0):
+        found, _ = exit_wave_correction(batch.probe * board, patches, exact, region.valid, background=background)
+        assert found.abs().max() < 1e-3 * batch.probe.abs().max()
+
+
+@given(st.integers(6, 11), st.integers(1, 3), st.booleans())
+def test_gathering_is_the_adjoint_of_shifting(n: int, modes: int, whole: bool) -> None:
+    generator = torch.Generator().manual_seed(n)
+    probe = torch.randn(modes, n, n, dtype=torch.complex128, generator=generator)
+    waves = torch.randn(4, modes, n, n, dtype=torch.complex128, generator=generator)
+    fraction = torch.zeros(4, 2) if whole else torch.rand(4, 2, generator=generator) - 0.5
+    one = (shift_probe(probe, fraction).conj() * waves).sum()
+    other = (probe.conj() * gather_shifted(waves, fraction)).sum()
+    assert torch.allclose(one, other)
+
+
+@given(st.integers(2, 5))
+def test_orthogonal_modes_shine_the_same_light_strongest_first(modes: int) -> None:
+    probe = torch.randn(modes, 12, 12, dtype=torch.complex128, generator=torch.Generator().manual_seed(modes))
+    turned = torch.einsum("mk,kyx->myx", orthogonal_modes(probe), probe)
+    overlaps = torch.einsum("myx,kyx->mk", turned, turned.conj())
+    power = overlaps.diagonal().real
+    assert torch.allclose(overlaps, torch.diag(power).to(overlaps.dtype), atol=1e-9)
+    assert (power.diff() <= 1e-9).all()
+    assert torch.allclose(illumination(turned), illumination(probe))
+
+
+def test_added_modes_are_orthogonal_and_take_their_power_from_the_rest() -> None:
+    probe = torch.as_tensor(a_scan().probe)
+    more = with_more_modes(probe, 4, power=0.1)
+    assert more.shape == (4, 32, 32) and with_more_modes(probe, 1) is probe
+    overlaps = torch.einsum("myx,kyx->mk", more, more.conj())
+    power = overlaps.diagonal().real / probe.abs().square().sum()
+    assert torch.allclose(power, torch.tensor([0.7, 0.1, 0.1, 0.1]), atol=1e-4)
+    assert (overlaps - torch.diag(overlaps.diagonal())).abs().max() < 1e-3 * overlaps.abs().max()
+
+
+@settings(deadline=None)
+@given(st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)))
+def test_a_position_step_points_to_where_the_pattern_was_taken(error: tuple[float, float]) -> None:
+    scan = a_scan(photons=1e9)
+    region = region_of(scan)
+    batch = next(iter(region.batches()))
+    assert scan.obj is not None
+    (top, left), size = region.origin, region.shape
+    truth = torch.ones(size, dtype=torch.complex64)
+    seen = torch.as_tensor(scan.obj[top : top + region.extent[0], left : left + region.extent[1]])
+    truth[: seen.shape[0], : seen.shape[1]] = seen / region.level
+    whole, fraction = split_positions(batch.positions + torch.tensor(error))
+    probe = shift_probe(region.probe, fraction)
+    patches = extract_whole(truth, whole - 16, 32)
+    steps = position_step(probe, patches, batch.amplitude, region.valid)
+    assert torch.allclose(steps.median(0).values, -torch.tensor(error), atol=0.02)
+
+
+def test_the_best_offset_undoes_a_whole_pixel_error() -> None:
+    scan = a_scan(photons=1e8)
+    region = region_of(scan)
+    obj = refined(region, sweeps=15).object
+    batch = next(iter(region.batches()))
+    inner = ((batch.corners > 2) & (batch.corners < torch.tensor(region.extent) - 34)).all(1)
+    args = (batch.probe[inner], batch.corners[inner], batch.amplitude[inner], region.valid)
+    probe, corners, amplitude, valid = args
+    assert inner.any() and not best_offset(obj, probe, corners, amplitude, valid, radius=2).any()
+    moved = best_offset(obj, probe, corners + torch.tensor([2, -2]), amplitude, valid, radius=2)
+    assert (moved == torch.tensor([-2, 2])).all()
+
+
+def test_an_affine_model_takes_only_an_affine_move() -> None:
+    rng = np.random.default_rng(0)
+    start = torch.as_tensor(rng.uniform(0, 100, size=(50, 2)))
+    matrix, shift = torch.tensor([[1.02, 0.01], [-0.03, 0.98]], dtype=torch.float64), torch.tensor([1.0, -2.0])
+    moved = start @ matrix + shift
+    wild = moved.clone()
+    wild[40:] += 30
+    assert torch.allclose(affine_moves(start, wild, fitted=40), moved)
+
+
+def test_a_flat_start_reaches_the_truth_of_a_bright_scan() -> None:
+    scan = a_scan(photons=1e9)
+    region = region_of(scan)
+    result = refined(region, sweeps=40)
+    found = scores(scan, region, result.object)
+    assert found["amplitude_psnr_db"] > 38 and found["phase_psnr_db"] > 38
+
+
+def test_a_refinement_never_returns_less_than_its_start() -> None:
+    scan = a_scan(photons=300, seed=5)
+    region = region_of(scan)
+    assert scan.obj is not None
+    (top, left), (height, width) = region.origin, region.extent
+    truth = torch.ones(region.shape, dtype=torch.complex64)
+    truth[:height, :width] = torch.as_tensor(scan.obj[top : top + height, left : left + width] / region.level)
+    result = refined(region, sweeps=8, obj=truth, cold=False)
+    assert result.likelihood[result.best_sweep] == min(result.likelihood) <= result.likelihood[0]
+    if result.best_sweep == 0:
+        assert torch.equal(result.object, truth)
+
+
+def test_patterns_held_out_judge_and_are_not_used() -> None:
+    scan = a_scan()
+    held_out = pick_held_out(scan.positions)
+    dimmed = scan.patterns.copy()
+    dimmed[held_out] *= 0.9
+    photons = scan.mean_photons()
+    one = refined(region_of(scan, mean_photons=photons), sweeps=12)
+    other = refined(region_of(replace(scan, patterns=dimmed), mean_photons=photons), sweeps=12)
+    assert len(held_out) >= 4 and other.likelihood[12] > 3 * one.likelihood[12]
+    both = min(one.best_sweep, other.best_sweep)
+    assert both > 5  # the sweeps are the same, so both go on for as long as the object becomes better
+
+
+def test_a_wrong_probe_is_put_right() -> None:
+    scan = a_scan(photons=1e8)
+    line = np.fft.fftfreq(32)
+    bend = np.exp(40j * (line[:, None] ** 2 + line[None, :] ** 2))
+    wrong = np.fft.ifft2(np.fft.fft2(scan.probe) * bend).astype(np.complex64)
+    kept = refined(region_of(scan, wrong))
+    freed = refined(region_of(scan, wrong), probe=True, sweeps=40)
+    assert min(freed.likelihood) < 0.1 * min(kept.likelihood)
+    region = region_of(scan, wrong)
+    found = scores(scan, region, freed.object, ramp=True)
+    assert found["amplitude_psnr_db"] > 28 and found["phase_psnr_db"] > 28
+    assert freed.probe.abs().square().sum() == pytest.approx(float(region.probe.abs().square().sum()), rel=1e-4)
+
+
+def test_three_modes_are_told_apart_by_their_power() -> None:
+    scan = a_scan(modes=3, photons=1e8, positions=196)
+    single = scan.probe[:1] * math.sqrt(float((np.abs(scan.probe) ** 2).sum() / (np.abs(scan.probe[:1]) ** 2).sum()))
+    start = with_more_modes(torch.as_tensor(single), 3).numpy()
+    result = refined(region_of(scan, start), probe=True, sweeps=80)
+    power = (np.abs(scan.probe) ** 2).sum((1, 2))
+    found = result.probe.abs().square().sum((1, 2))
+    assert np.allclose(found / found.sum(), power / power.sum(), atol=0.05)
+    alone = refined(region_of(scan, single), probe=True, sweeps=80)
+    assert min(result.likelihood) < 0.3 * min(alone.likelihood)
+
+
+def test_fluctuating_intensities_are_found() -> None:
+    scan = a_scan(photons=1e7)
+    factors = np.random.default_rng(0).uniform(0.7, 1.3, size=len(scan)).astype(np.float32)
+    flickering = replace(scan, patterns=scan.patterns * np.sqrt(factors)[:, None, None])
+    region = region_of(flickering)
+    result = refined(region, intensities=True)
+    expected = torch.as_tensor(factors[region.indices])
+    found = result.intensities / result.intensities.mean() * expected.mean()
+    assert (found - expected).abs().median() < 0.01
+    assert min(result.likelihood) < 0.2 * min(refined(region).likelihood)
+
+
+def test_wrong_positions_are_put_right() -> None:
+    scan = a_scan(photons=1e7, positions=196)
+    errors = np.random.default_rng(1).normal(scale=1.0, size=scan.positions.shape)
+    region = region_of(replace(scan, positions=scan.positions + errors), margin=6)
+    result = refined(region, positions=True, sweeps=80)
+
+    def rms(positions: torch.Tensor) -> float:
+        left = positions.numpy() + np.array(region.origin) - scan.positions[region.indices]
+        return float(np.sqrt(np.square(left - left.mean(0)).mean()))
+
+    assert rms(region.positions) > 0.85 and rms(result.positions) < 0.3
+    assert min(result.likelihood) < 0.2 * min(refined(region).likelihood)
+
+
+def test_a_stretched_scan_is_put_right_by_an_affine_map() -> None:
+    scan = a_scan(photons=1e6, positions=196)
+    centre = scan.positions.mean(0)
+    region = region_of(replace(scan, positions=centre + (scan.positions - centre) * (1.05, 0.96)), subsets=4, margin=8)
+    found = refined(region, positions=True, affine=True, sweeps=80).positions.numpy()
+    true = scan.positions[region.indices]
+    design = np.c_[true - true.mean(0), np.ones(len(true))]
+    assert np.allclose(np.linalg.lstsq(design, found, rcond=None)[0][:2], np.eye(2), atol=0.01)
+
+
+def test_an_interrupt_leaves_the_best_so_far() -> None:
+    region = region_of(a_scan())
+
+    def stop(sweep: int, _: float) -> None:
+        if sweep == 3:
+            raise KeyboardInterrupt
+
+    with torch.inference_mode():
+        result = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=30, report=stop)
+    assert len(result.likelihood) == 4 and result.best_sweep > 0
+
+
+def test_a_probe_is_found_from_the_patterns_alone() -> None:
+    scan = a_scan(photons=1e7, positions=144)
+    found = search_probe(scan)
+    assert found.width > 0.4 and found.likelihoods[found.width] < 0.1 * found.likelihoods[-found.width]
+    start = region_of(scan, found.probe)
+    given = refined(region_of(scan), probe=True, sweeps=40)
+    alone = refined(start, probe=True, sweeps=40)
+    assert min(alone.likelihood) < 1.3 * min(given.likelihood)
