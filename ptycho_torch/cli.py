@@ -34,8 +34,11 @@ class Command:
 
 COMMANDS = {
     "train": Command(config.TrainConfig, "ptycho_torch.training.run:train"),
+    "pretrain": Command(config.PretrainConfig, "ptycho_torch.training.pretraining:pretrain"),
     "infer": Command(config.InferenceConfig, "ptycho_torch.prediction:infer"),
+    "refine": Command(config.RefineConfig, "ptycho_torch.prediction:infer"),
     "simulate": Command(config.SimulateConfig, "ptycho_torch.demonstration:simulate"),
+    "benchmark": Command(config.BenchmarkConfig, "ptycho_torch.benchmark:benchmark"),
     "demo": Command(config.DemoConfig, "ptycho_torch.demonstration:demo"),
     "evaluate": Command(
         config.EvaluateConfig,
@@ -140,6 +143,9 @@ def _add_flag(parser: argparse.ArgumentParser, field: str, info: FieldInfo) -> N
         options["metavar"] = "{" + ",".join(map(str, get_args(kind))) + "}"
     else:
         options["metavar"] = {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+    if extra.get("const") is not None:
+        options |= {"nargs": "?", "const": extra["const"]}
+        options["help"] += f" ({extra['const']} when no number is given)"
     parser.add_argument(*spellings, required=info.is_required(), **options)
 
 

@@ -8,9 +8,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-def setting(default: Any, description: str, *, flags: tuple[str, ...] = (), **limits: Any) -> Any:
-    """A field that becomes a flag; `flags` are its spellings on the command line, the first one is shown."""
-    return Field(default, description=description, json_schema_extra={"flags": list(flags)}, **limits)
+def setting(default: Any, description: str, *, flags: tuple[str, ...] = (), const: Any = None, **limits: Any) -> Any:
+    """A field that becomes a flag; `flags` are its spellings on the command line, the first one is shown.
+
+    With `const`, the flag may stand without a value and then means this one.
+    """
+    extra: Any = {"flags": list(flags), "const": const}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 class Config(BaseModel):
@@ -125,10 +129,64 @@ class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSet
         return self
 
 
-class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings):
-    """Reconstruct a scan with a trained bundle: arrays, pictures, numbers and a report."""
+class PretrainConfig(DeviceSettings):
+    """Train the network for unseen scans on simulated ones, as the weights in the package were trained."""
 
-    model_path: Path = setting(..., "folder that holds the bundle wts.h5.zip, or the file")
+    output_dir: Path = setting(..., "folder for pretrained.safetensors, checkpoints and the log")
+    scans: int = setting(6000, "simulated scans to learn from, each seen once", ge=1)
+    stages: int = setting(3, "stages of the network", ge=1, le=16)
+    sweeps: int = setting(3, "physics sweeps a stage", ge=1, le=32)
+    network_width: int = setting(16, "channels of the U-Nets", ge=4, le=128)
+    learning_rate: float = setting(5e-4, "peak learning rate of AdamW", flags=("--learning-rate",), gt=0)
+    seed: int = setting(0, "seed of weights and scans", ge=0)
+    resume: bool = setting(False, "go on from the last checkpoint in the output folder")
+
+
+class RefinementSettings(Config):
+    refine: int | None = setting(
+        None,
+        "refine by up to N sweeps of maximum likelihood over the whole object",
+        flags=("--refine",),
+        const=10,
+        ge=1,
+    )
+    likelihood: Literal["poisson", "amplitude"] = setting("poisson", "what a refinement makes likely")
+    probe_update: bool = setting(False, "refine the probe, too", flags=("--probe-update",))
+    probe_from: Literal["file", "patterns"] = setting(
+        "file", "take the probe from the file, or find it from the patterns alone", flags=("--probe-from",)
+    )
+    modes: int | None = setting(None, "incoherent probe modes to refine (default: as many as given)", ge=1, le=8)
+    position_correction: Literal["none", "free", "affine"] = setting(
+        "none", "refine the positions, each on its own or by one affine map", flags=("--position-correction",)
+    )
+    intensity_fluctuation: bool = setting(
+        False, "refine a factor on the counts of each pattern", flags=("--intensity-fluctuation",)
+    )
+
+    @model_validator(mode="after")
+    def _freedom_of_a_refinement(self) -> RefinementSettings:
+        free = {
+            "--probe-update": self.probe_update,
+            "--modes": self.modes is not None,
+            "--position-correction": self.position_correction != "none",
+            "--intensity-fluctuation": self.intensity_fluctuation,
+        }
+        asked = [flag for flag, wanted in free.items() if wanted]
+        if asked and self.refine is None:
+            raise ValueError(f"{', '.join(asked)} without --refine: only a refinement changes these")
+        if self.modes is not None and not self.probe_update:
+            raise ValueError("--modes needs --probe-update: modes that are added are only a first guess")
+        return self
+
+
+class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings, RefinementSettings):
+    """Reconstruct a scan with a trained bundle, or the pretrained network: arrays, pictures, numbers and a report."""
+
+    model_path: Path = setting(
+        ...,
+        "folder that holds the bundle wts.h5.zip, or the file; `pretrained`: the network that comes along; `flat`, or "
+        "a reconstruction.npz: no network, for --refine",
+    )
     test_data: Path = setting(..., "scan to reconstruct")
     output_dir: Path = setting(..., "folder for the results")
     n_images: int | None = setting(None, "patterns used: those nearest to the centre of the scan (default: all)", ge=1)
@@ -145,6 +203,17 @@ class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMas
         "accepted for older command lines; patches are always weighted by the probe",
         flags=("--patch-weighting",),
     )
+
+
+class RefineConfig(InferenceConfig):
+    """Refine a reconstruction by maximum likelihood, from whatever start: a shorter word for infer --refine."""
+
+    model_path: Path = setting(
+        Path("pretrained"),
+        "pretrained, flat, a reconstruction.npz, or a bundle and its folder",
+        flags=("--start", "--model_path"),
+    )
+    refine: int | None = setting(40, "sweeps at most; it ends when nothing is left to gain", flags=("--sweeps",), ge=1)
 
 
 class SimulateConfig(Config):
@@ -178,6 +247,17 @@ class DemoConfig(Config):
     output_dir: Path = setting(Path("ptycho-torch-demo"), "folder for scan, bundle and results")
     max_epochs: int = setting(6, "epochs", ge=1)
     quiet: bool = setting(False, "say nothing but errors and the intensity scale")
+
+
+class BenchmarkConfig(Config):
+    """Measure how near the pretrained network, and refinements from it and from nothing, come to an oracle."""
+
+    output_dir: Path = setting(..., "folder for benchmark.json, benchmark.csv and benchmark.png")
+    rows: str = setting(
+        "dose,overlap,size,probe,object,measured", "groups of experiments, separated by commas", flags=("--rows",)
+    )
+    data: Path | None = setting(None, "folder with measured scans (.npz) that hold a reference object")
+    quiet: bool = setting(False, "say nothing but errors")
 
 
 class EvaluateConfig(Config):

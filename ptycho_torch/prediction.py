@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptycho_torch.bundle import Bundle, read_bundle
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
 from ptycho_torch.data.loader import Region, handy_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
-from ptycho_torch.errors import BundleError, DataError, UsageError
+from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import Picture, shared_region
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.metrics import compare
-from ptycho_torch.model import PtychoModel
-from ptycho_torch.networks import NETWORKS, build_network
 from ptycho_torch.physics.likelihood import misfit, poisson_nll
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
-from ptycho_torch.report import write_pictures, write_report
-from ptycho_torch.scale import IntensityScale
+from ptycho_torch.probe_search import search_probe
+from ptycho_torch.refinement import pick_held_out
+from ptycho_torch.refining import refined_scan
+from ptycho_torch.report import write_course, write_pictures, write_report
+from ptycho_torch.starts import Start, find_start, on_canvas
 from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.types import Reconstruction
 
@@ -41,85 +41,73 @@ LIT = 0.05
 """A canvas pixel counts as seen when its illumination is at least this fraction of the largest."""
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedModel:
-    """A bundle made ready: the model with its weights and scale, and what a scan needs to match it."""
-
-    model: PtychoModel
-    scale: IntensityScale
-    probe: np.ndarray
-    group_size: int
-    n: int
-    bundle: Bundle
-
-    def network_probe(self, probe: np.ndarray) -> Tensor:
-        """A probe in network units: power (N/2)² for a probe of the training probe's norm."""
-        return torch.as_tensor(probe, dtype=torch.complex64) * (self.n / 2 / self.scale.probe_norm)
-
-
-def load_model(path: Path) -> TrainedModel:
-    """The model of a bundle; BundleError in one line when its parts do not fit together."""
-    bundle = read_bundle(path)
-    try:
-        options = dict(bundle.params["network"])
-        name, n = options.pop("name"), int(bundle.params["n"])
-        if name not in NETWORKS:
-            raise BundleError(
-                f"{bundle.path}: network {name!r} is unknown here; one of {', '.join(NETWORKS)} is needed"
-            )
-        scale = IntensityScale.from_dict(bundle.params["intensity_scale"])
-        network = build_network(name, **options)
-        network.load_state_dict(bundle.weights)
-        group_size = options["group_size"] if name == "cnn" else 1
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(
-            f"{bundle.path}: weights and parameters do not fit together ({reason}); train again"
-        ) from None
-    model = PtychoModel(network, scale=scale.value).eval()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedModel(model, scale, bundle.probe, group_size, n, bundle)
-
-
 def infer(config: InferenceConfig) -> Reconstruction:
     """Reconstruct as the settings say and write the results into the output folder."""
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
-    trained = load_model(config.model_path)
-    scan = _scan_for(trained, config)
-    _check_writable(config.output_dir)
+    scan = read_scan(config.test_data, domain=config.measurement_domain)
     say = (lambda *_: None) if config.quiet else print
+    _check_writable(config.output_dir)
+    if config.probe_from == "patterns":
+        scan = _with_probe_from_patterns(scan, say)
+    start = find_start(config.model_path, scan)
+    scan = _matched(scan, start, config)
     for note in scan.describe():
         say(note)
-    print(f"intensity_scale: {trained.scale.describe()[:-1]}; bundle {trained.bundle.path})")
+    print(f"intensity_scale: {start.scale.describe()[:-1]}; {start.name})")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    trained.model.to(device)
-    region = _region(trained, scan, config, device)
-    start = time.perf_counter()
+    start.model.to(device)
+    chosen = _chosen(start, scan, config)
+    held_out = pick_held_out(scan.positions[chosen]) if config.refine and start.group_size == 1 else None
+    region = _region(start, scan, chosen, config, device, held_out=held_out)
+    begin = time.perf_counter()
     with torch.inference_mode(), _precision(config.precision, device):
-        obj = trained.model(region)
-    seconds = time.perf_counter() - start
-    fit = _Fit(trained, region, config)
+        obj = start.model(region)
+    seconds = time.perf_counter() - begin
+    intensities, given, refining_s = np.ones(len(scan), np.float32), scan.positions, 0.0
+    scores: dict[str, Any] = {}
+    if config.refine:
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            refinement = refined_scan(obj, region, start, scan, chosen, config, say=say)
+        obj, scan, intensities = refinement.obj, refinement.scan, refinement.intensities
+        region = _region(start, scan, chosen, config, device)
+        obj = on_canvas(obj, refinement.origin, region)
+        scores["refinement"] = refinement.scores
+        refining_s = time.perf_counter() - begin
+    fit = _Fit(start, region, config, intensities)
     with torch.inference_mode():
-        scores = fit.of(obj)
-    scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / seconds}
-    reconstruction = _as_reconstruction(obj, region, trained, scan)
+        scores |= fit.of(obj)
+    scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / (seconds + refining_s)}
+    if config.refine:
+        scores["timing"]["refinement_s"] = refining_s
+    reconstruction = _as_reconstruction(obj, region, start, scan)
+    if config.refine:
+        reconstruction = replace(
+            reconstruction, given_positions=given[region.indices], intensities=intensities[region.indices]
+        )
     scores |= _coverage(reconstruction) | _against_reference(reconstruction, scan)
     reconstruction = replace(reconstruction, scores=scores)
-    _write(reconstruction, trained, scan, fit, config)
+    _write(reconstruction, start, scan, fit, config)
     say(_summary(reconstruction, config))
     return reconstruction
 
 
-def _scan_for(trained: TrainedModel, config: InferenceConfig) -> Scan:
-    scan = read_scan(config.test_data, domain=config.measurement_domain)
-    if scan.n != trained.n:
+def _with_probe_from_patterns(scan: Scan, say: Any) -> Scan:
+    found = search_probe(scan, say=say)
+    notes = tuple(note for note in scan.notes if "no probe is given" not in note)
+    origin = f"found from the patterns, defocused to {abs(found.width) * scan.n:.0f} px"
+    return replace(scan, probe=found.probe, probe_origin=origin, probe_is_guess=False, notes=notes)
+
+
+def _matched(scan: Scan, start: Start, config: InferenceConfig) -> Scan:
+    if start.n is not None and scan.n != start.n:
         raise DataError(
-            f"{config.test_data}: patterns are {scan.n} x {scan.n}, the bundle {trained.bundle.path} was trained on "
-            f"{trained.n} x {trained.n}; train on patterns of this size"
+            f"{config.test_data}: patterns are {scan.n} x {scan.n}, the {start.name} was trained on "
+            f"{start.n} x {start.n}; train on patterns of this size"
         )
-    if scan.probe_is_guess:
-        scan = replace(scan, probe=trained.probe, probe_origin="from the bundle", probe_is_guess=False)
+    if scan.probe_is_guess and start.probe is not None:
+        scan = replace(scan, probe=start.probe, probe_origin="from the bundle", probe_is_guess=False)
     if config.probe_mask:
         diameter = config.probe_mask_diameter or scan.n / 2
         probe = masked_probe(torch.as_tensor(scan.probe), diameter=diameter, sigma=config.probe_mask_sigma)
@@ -139,22 +127,36 @@ def _check_writable(folder: Path) -> None:
         raise UsageError(f"--output_dir {folder}: it can't be written ({error.strerror}); choose another") from None
 
 
-def _region(trained: TrainedModel, scan: Scan, config: InferenceConfig, device: torch.device) -> Region:
+def _chosen(start: Start, scan: Scan, config: InferenceConfig) -> np.ndarray:
+    """Indices of the patterns that are used, in groups where the network wants groups."""
     chosen = np.arange(len(scan))
     if config.n_images is not None and config.n_images < len(scan):
         chosen = np.sort(central_region(scan.positions, config.n_images))
-    if len(chosen) < trained.group_size:
+    if len(chosen) < start.group_size:
         raise DataError(
-            f"{config.test_data}: {len(chosen)} patterns, a group of this bundle's network needs {trained.group_size}; "
+            f"{config.test_data}: {len(chosen)} patterns, a group of this bundle's network needs {start.group_size}; "
             "raise --n_images or take a larger scan"
         )
-    probe, batch_size = trained.network_probe(scan.probe), config.inference_batch_size
-    if trained.group_size > 1:
-        chosen = chosen[group_neighbours(scan.positions[chosen], trained.group_size).reshape(-1)]
-        batch_size = -(-(batch_size or 32) // trained.group_size) * trained.group_size
+    if start.group_size > 1:
+        chosen = chosen[group_neighbours(scan.positions[chosen], start.group_size).reshape(-1)]
+    return chosen
+
+
+def _region(
+    start: Start,
+    scan: Scan,
+    chosen: np.ndarray,
+    config: InferenceConfig,
+    device: torch.device,
+    *,
+    held_out: np.ndarray | None = None,
+) -> Region:
+    probe, batch_size = start.network_probe(scan.probe), config.inference_batch_size
+    if start.group_size > 1:
+        batch_size = -(-(batch_size or 32) // start.group_size) * start.group_size
         return Region(scan, chosen, probe, batch_size=batch_size, device=device)
     subsets = handy_subsets(scan.positions[chosen], probe)
-    return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, device=device)
+    return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, held_out=held_out, device=device)
 
 
 def _precision(precision: str, device: torch.device) -> Any:
@@ -164,8 +166,9 @@ def _precision(precision: str, device: torch.device) -> Any:
 class _Fit:
     """How well the object explains the patterns, gathered in one pass; keeps some patches for people to look at."""
 
-    def __init__(self, trained: TrainedModel, region: Region, config: InferenceConfig) -> None:
-        self.model, self.region, self.config = trained.model, region, config
+    def __init__(self, start: Start, region: Region, config: InferenceConfig, intensities: np.ndarray) -> None:
+        self.model, self.region, self.config = start.model, region, config
+        self.intensities = torch.as_tensor(intensities[region.indices], device=region.device)
         self.per_pattern = np.empty(0)
         self.dumped: list[np.ndarray] = []
 
@@ -173,7 +176,8 @@ class _Fit:
         differences, photons, deviance = [], [], 0.0
         for batch in self.region.batches():
             patches = self.model.patches(obj, batch)
-            predicted, counts = self.model.counts(patches, batch, self.region), batch.amplitude.square()
+            predicted = self.model.counts(patches, batch, self.region) * self.intensities[batch.index, None, None]
+            counts = batch.amplitude.square()
             difference, total = misfit(predicted, counts, self.region.valid)
             differences.append(difference.cpu().double())
             photons.append(total.cpu().double())
@@ -195,14 +199,11 @@ class _Fit:
             self.dumped.append(patches[:room])
 
 
-def _log_patch_statistics(
-    reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, config: InferenceConfig
-) -> None:
+def _log_patch_statistics(reconstruction: Reconstruction, start: Start, scan: Scan, config: InferenceConfig) -> None:
     """Statistics of the predicted patches, over the groups of patterns that training looks at in the same scan."""
     recorder = StatisticsRecorder("inference", illuminated_pixels(scan.probe), limit=config.patch_stats_limit)
     obj, origin = torch.as_tensor(reconstruction.object), torch.tensor(reconstruction.origin)
-    size = trained.bundle.params["config"]["batch_size"] * trained.bundle.params["config"]["gridsize"] ** 2
-    for group in central_groups(scan.positions, reconstruction.pattern_indices, size):
+    for group in central_groups(scan.positions, reconstruction.pattern_indices, start.statistics_size):
         if recorder.full:
             break
         whole, _ = split_positions(torch.as_tensor(scan.positions[group]))
@@ -210,17 +211,18 @@ def _log_patch_statistics(
     recorder.write(config.output_dir)
 
 
-def _as_reconstruction(obj: Tensor, region: Region, trained: TrainedModel, scan: Scan) -> Reconstruction:
+def _as_reconstruction(obj: Tensor, region: Region, start: Start, scan: Scan) -> Reconstruction:
     height, width = region.extent
-    weight = region.illumination() * (trained.scale.value / region.level) ** 2
+    weight = region.illumination() * (start.scale.value / region.level) ** 2
     return Reconstruction(
         object=obj[:height, :width].cpu().numpy(),
         weight=weight[:height, :width].cpu().numpy(),
         origin=region.origin,
         positions=scan.positions[region.indices],
         pattern_indices=region.indices,
-        intensity_scale=trained.scale.value,
+        intensity_scale=start.scale.value,
         pixel_size_m=scan.pixel_size_m,
+        probe=(region.probe * (start.scale.value / region.level)).cpu().numpy(),
     )
 
 
@@ -252,9 +254,7 @@ def _against_reference(reconstruction: Reconstruction, scan: Scan) -> dict[str, 
     return {"reference": compare(picture.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
 
 
-def _write(
-    reconstruction: Reconstruction, trained: TrainedModel, scan: Scan, fit: _Fit, config: InferenceConfig
-) -> None:
+def _write(reconstruction: Reconstruction, start: Start, scan: Scan, fit: _Fit, config: InferenceConfig) -> None:
     folder, scores = config.output_dir, reconstruction.scores
     with atomic_path(folder / "reconstruction.npz") as temporary:
         np.savez(
@@ -266,11 +266,16 @@ def _write(
             intensity_scale=np.float64(reconstruction.intensity_scale),
             origin=np.asarray(reconstruction.origin, dtype=np.int64),
             pixel_size_m=np.float64(reconstruction.pixel_size_m or np.nan),
+            **{
+                name: getattr(reconstruction, name)
+                for name in ("probe", "given_positions", "intensities")
+                if getattr(reconstruction, name) is not None
+            },
         )
-    write_json(folder / "metrics.json", {**scores, "intensity_scale": trained.scale.as_dict()})
+    write_json(folder / "metrics.json", {**scores, "intensity_scale": start.scale.as_dict()})
     write_pictures(folder, reconstruction)
     if config.log_patch_stats:
-        _log_patch_statistics(reconstruction, trained, scan, config)
+        _log_patch_statistics(reconstruction, start, scan, config)
     if config.debug_dump is not None:
         patches = np.concatenate(fit.dumped)
         positions = reconstruction.positions[: len(patches)]
@@ -281,18 +286,15 @@ def _write(
             reconstruction=reconstruction,
             illuminated=illuminated_pixels(scan.probe),
         )
+    course = write_course(folder, reconstruction) if "refinement" in scores else None
     write_report(
         folder,
         reconstruction,
         title=f"Reconstruction of {config.test_data.name}",
         scan_facts=scan.facts(),
-        bundle_facts={
-            "bundle": str(trained.bundle.path),
-            "sha256": trained.bundle.digest,
-            "network": trained.bundle.params["network"]["name"],
-            "intensity scale": trained.scale.describe(),
-        },
+        bundle_facts={**start.facts, "intensity scale": start.scale.describe()},
         per_pattern_misfit=fit.per_pattern,
+        course=course,
         command=shlex.join(["ptycho-torch", "infer", *sys.argv[1:]]),
     )
 

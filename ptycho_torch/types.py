@@ -22,4 +22,7 @@ class Reconstruction:
     pattern_indices: np.ndarray  # int64 [n], which patterns of the scan were used
     intensity_scale: float
     pixel_size_m: float | None = None
+    probe: np.ndarray | None = None  # complex64 [mode, N, N], √photons, as it explains the patterns with this object
+    given_positions: np.ndarray | None = None  # float64 [n, 2], before a refinement
+    intensities: np.ndarray | None = None  # float32 [n], factor on the counts of each pattern that a refinement found
     scores: dict = field(default_factory=dict)  # what metrics.json says

@@ -49,12 +49,13 @@ def write_report(
     scan_facts: Mapping[str, Any],
     bundle_facts: Mapping[str, Any],
     per_pattern_misfit: np.ndarray | None = None,
+    course: Figure | None = None,
     command: str = "",
 ) -> None:
     """`report.html`: pictures, headline numbers, maps of misfit and light, facts, and the command that made it all.
 
     Scores are those of the reconstruction; `per_pattern_misfit` [n] belongs to its positions. The page needs no other
-    file and asks for none.
+    file and asks for none. `course` is the figure of a refinement.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -64,7 +65,7 @@ def write_report(
         title=title,
         pictures=[_plate(draw([panel]), panel.label.partition(" ")[0]) for panel in object_panels(reconstruction)],
         headlines=list(headlines(reconstruction, bundle_facts)),
-        maps=list(_maps(reconstruction, per_pattern_misfit)),
+        maps=[*_maps(reconstruction, per_pattern_misfit), *_course(course)],
         tables=[
             (name, list(rows(facts)))
             for name, facts in (("Scan", scan_facts), ("Model", bundle_facts), ("Scores", reconstruction.scores))
@@ -139,6 +140,13 @@ def _plate(figure: Figure, caption: str) -> Plate:
     width, height = figure.get_size_inches()
     source = "data:image/png;base64," + base64.b64encode(as_png(figure)).decode("ascii")
     return Plate(source, caption, bool(width > 1.5 * height))
+
+
+def _course(figure: Figure | None) -> Iterator[Plate]:
+    if figure is not None:
+        yield _plate(
+            figure, "refinement: held-out likelihood after each sweep, the best one marked; moves of positions"
+        )
 
 
 def _maps(reconstruction: Reconstruction, misfit: np.ndarray | None) -> Iterator[Plate]:

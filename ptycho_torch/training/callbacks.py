@@ -47,7 +47,7 @@ class Progress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, _: int
     ) -> None:
-        self._seen += len(batch)
+        self._seen += len(batch[0] if isinstance(batch, tuple | list) else batch)
         now = time.monotonic()
         loss = float(outputs["loss"])
         state = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {loss:.4f}"

@@ -1,0 +1,49 @@
+"""How a refinement went, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_torch.report.pictures import save
+from ptycho_torch.types import Reconstruction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_course(reconstruction: Reconstruction) -> Figure:
+    """The held-out likelihood over the sweeps of a refinement and, where positions moved, from where to where."""
+    from matplotlib.figure import Figure
+
+    course: dict[str, Any] = reconstruction.scores["refinement"]
+    given, positions = reconstruction.given_positions, reconstruction.positions
+    moved = given is not None and not np.array_equal(given, positions)
+    figure = Figure(figsize=(10 if moved else 6, 4), layout="constrained")
+    axes = figure.subplots(1, 2 if moved else 1, squeeze=False)[0]
+    values = np.array(course["likelihood_per_pixel"])
+    gain = np.maximum(values - values.min(), 0)
+    lowest = gain[gain > 0].min() if (gain > 0).any() else 1.0
+    axes[0].semilogy(np.maximum(gain, lowest / 2), color="black", marker=".")
+    axes[0].axvline(course["best_sweep"], color="tab:red", linewidth=1)
+    axes[0].set(xlabel="sweep", ylabel=f"held-out likelihood a pixel, less {values.min():.5g}")
+    if moved:
+        assert given is not None
+        drift = positions - given
+        axes[1].plot(given[:, 1], given[:, 0], ".", color="0.6", markersize=3, label="given")
+        axes[1].quiver(
+            given[:, 1], given[:, 0], drift[:, 1], drift[:, 0], angles="xy", scale_units="xy", scale=1, width=0.003
+        )
+        axes[1].set(xlabel="x [px]", ylabel="y [px]", aspect="equal")
+        axes[1].invert_yaxis()
+        axes[1].legend(loc="upper right")
+    return figure
+
+
+def write_course(folder: Path, reconstruction: Reconstruction) -> Figure:
+    """`refinement.png` in `folder`; returns the figure."""
+    figure = draw_course(reconstruction)
+    save(figure, folder / "refinement.png")
+    return figure
