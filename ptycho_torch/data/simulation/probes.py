@@ -23,12 +23,12 @@ def gaussian(n: int) -> np.ndarray:
 
 def defocus(n: int) -> np.ndarray:
     """A lens with a soft circular aperture out of focus, 0.55 N (35 px at N = 64) wide."""
-    return _out_of_focus(n, outer=0.17, inner=0.0, soft=0.02, width=0.55)
+    return out_of_focus(n, outer=0.17, inner=0.0, soft=0.02, width=0.55)
 
 
 def zone_plate(n: int) -> np.ndarray:
     """A zone plate with central stop out of focus: a ring 0.55 N wide, the stop 0.4 of the aperture."""
-    return _out_of_focus(n, outer=0.2, inner=0.08, soft=0.006, width=0.55)
+    return out_of_focus(n, outer=0.2, inner=0.08, soft=0.006, width=0.55)
 
 
 def make_probe(kind: str, *, n: int, modes: int = 1) -> np.ndarray:
@@ -37,7 +37,12 @@ def make_probe(kind: str, *, n: int, modes: int = 1) -> np.ndarray:
     Modes are the coherent probe times the polynomials 1, x, y, x², xy, y², …, made orthonormal in this order (Hermite's
     way); powers fall by `MODE_DECAY` from each mode to the next.
     """
-    main = PROBES[kind](n)
+    return with_modes(PROBES[kind](n), modes)
+
+
+def with_modes(main: np.ndarray, modes: int) -> np.ndarray:
+    """A coherent probe [N, N] as the first of `modes` orthogonal ones [mode, N, N], as `make_probe` does."""
+    n = main.shape[-1]
     y, x = (coordinate / (n / 4) for coordinate in _coordinates(n))
     orders = [(total - order, order) for total in range(modes) for order in range(total + 1)][:modes]
     family = np.stack([(main * x**i * y**j).ravel() for i, j in orders], axis=1)
@@ -48,7 +53,7 @@ def make_probe(kind: str, *, n: int, modes: int = 1) -> np.ndarray:
     return weighted.T.reshape(modes, n, n)
 
 
-def _out_of_focus(n: int, *, outer: float, inner: float, soft: float, width: float) -> np.ndarray:
+def out_of_focus(n: int, *, outer: float, inner: float, soft: float, width: float) -> np.ndarray:
     """Inverse far field of an annulus with quadratic phase; radii in cycles/px, `width` = geometric cone / N.
 
     A phase c·f² moves light of frequency f by c·f/π px, so the cone is 2c·outer/π px wide.
