@@ -133,13 +133,14 @@ class PretrainConfig(DeviceSettings):
     """Train the network for unseen scans on simulated ones, as the weights in the package were trained."""
 
     output_dir: Path = setting(..., "folder for pretrained.safetensors, checkpoints and the log")
-    scans: int = setting(6000, "simulated scans to learn from, each seen once", ge=1)
+    scans: int = setting(500, "simulated scans that each stage learns from", ge=1)
+    steps: int = setting(4000, "optimiser steps of each stage", ge=1)
     stages: int = setting(3, "stages of the network", ge=1, le=16)
     sweeps: int = setting(3, "physics sweeps a stage", ge=1, le=32)
     network_width: int = setting(16, "channels of the U-Nets", ge=4, le=128)
-    learning_rate: float = setting(5e-4, "peak learning rate of AdamW", flags=("--learning-rate",), gt=0)
+    learning_rate: float = setting(2e-3, "peak learning rate of AdamW", flags=("--learning-rate",), gt=0)
     seed: int = setting(0, "seed of weights and scans", ge=0)
-    resume: bool = setting(False, "go on from the last checkpoint in the output folder")
+    resume: bool = setting(False, "go on after the last finished stage in the output folder")
 
 
 class RefinementSettings(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,11 @@ class Unrolled(nn.Module):
         self.denoisers = nn.ModuleList(UNet(8, 2, width=width, levels=levels) for _ in range(stages))
 
     def forward(self, region: Region) -> Tensor:
+        *_, (_, obj) = self.stages(region)
+        return obj
+
+    def stages(self, region: Region) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the U-Net of each stage sees `[8, H, W]`, and the object `[H, W]` that it leaves."""
         lights = [region.illumination(subset) for subset in range(region.subsets)]
         preconditions = [1 / (light + FLOOR * light.max()) for light in lights]
         illumination = torch.stack(lights).sum(0)
@@ -67,7 +73,7 @@ class Unrolled(nn.Module):
             seen = torch.stack([*pictures, brightness, noise])
             correction = _whole_or_tiled(denoiser, seen)
             obj = obj + _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
-        return obj
+            yield seen, obj
 
 
 def gradient_of(obj: Tensor, region: Region, subset: int, *, shifts: list[Tensor] | None = None) -> Tensor:

@@ -50,7 +50,9 @@ class Progress(pl.Callback):
         self._seen += len(batch[0] if isinstance(batch, tuple | list) else batch)
         now = time.monotonic()
         loss = float(outputs["loss"])
-        state = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {loss:.4f}"
+        epochs, steps = trainer.max_epochs, trainer.max_steps
+        state = f"epoch {trainer.current_epoch + 1}/{epochs}" if steps < 0 else f"step {trainer.global_step}/{steps}"
+        state += f"  loss {loss:.4f}"
         state += f"  {self._seen / max(now - self._start, 1e-9):.0f} patterns/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, state=state)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -75,3 +77,11 @@ def warm_up_and_cosine(optimizer: torch.optim.Optimizer, steps: int) -> dict[str
         return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
     return {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}
+
+
+def keep_quiet() -> None:
+    """Keeps the trainer's tips and warnings from users: what matters is said by this package."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for module in ("pytorch_lightning", "lightning_fabric"):
+        warnings.filterwarnings("ignore", module=module)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ptycho_torch.bundle.pretrained import write_pretrained
+from ptycho_torch.bundle.pretrained import read_pretrained, write_pretrained
 from ptycho_torch.config import PretrainConfig
 from ptycho_torch.data.loader import Region, handy_subsets
 from ptycho_torch.data.scan import Scan
@@ -20,76 +21,169 @@ from ptycho_torch.data.simulation.variety import random_scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.networks import build_network
-from ptycho_torch.training.callbacks import GracefulStop, LastCheckpoint, Progress
-from ptycho_torch.training.lightning import warm_up_and_cosine
+from ptycho_torch.networks.unrolled import Unrolled
+from ptycho_torch.training.callbacks import GracefulStop, Progress
+from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
 
-EPOCH = 50
-"""Scans between two checkpoints."""
 LIT = 0.3
 """Object pixels with this fraction of the largest illumination, or more, count fully."""
 GOOD_ENOUGH = 2e-4
 """Relative square error below which a network is not needed: sweeps alone go on from there."""
 HOPELESS = 0.4
 """Relative square error above which a scan only confuses: too little light or overlap for anything to be seen."""
-SCANS_A_STEP = 2
+CROP, CROPS = 64, 8
+"""Side [px] of the pieces that a U-Net learns from, and their number in a step."""
+UNSEEN = 60
+"""Scans that only tell what a stage has gained."""
+
+
+class Example(NamedTuple):
+    """What a U-Net saw of a scan `[8, H, W]`, the truth turned to it `[H, W]`, and how much each pixel counts."""
+
+    seen: Tensor
+    truth: Tensor
+    weight: Tensor
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train on `config.scans` simulated scans and write the weights; returns their path."""
+    """Train stage after stage on simulated scans and write the weights; returns their path.
+
+    The sweeps of a stage need no training. So each stage in turn is run once over `config.scans` scans, behind the
+    stages that are finished, and its U-Net learns in `config.steps` steps to turn what the sweeps left into the truth.
+    """
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
+    keep_quiet()
     folder = config.output_dir
-    last = folder / "checkpoints" / "last.ckpt"
-    if config.resume and not last.is_file():
-        raise UsageError(f"--resume: there is no checkpoint {last}; leave --resume out to start afresh")
-    options = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
     torch.manual_seed(config.seed)
+    options = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
     network = build_network("unrolled", n=64, group_size=1, **options)
-    module = Pretraining(network, learning_rate=config.learning_rate)
+    assert isinstance(network, Unrolled)
+    recipe: dict[str, Any] = {"scans": config.scans, "steps": config.steps, "seed": config.seed}
+    recipe |= {"learning_rate": config.learning_rate, "gain_db": []}
+    checkpoint = folder / "checkpoints" / "stages.safetensors"
+    if config.resume:
+        recipe = _resumed(network, checkpoint, options, recipe)
     try:
-        last.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: it can't be written ({error.strerror}); choose another") from None
-    epochs = -(-config.scans // EPOCH)
-    trainer = pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=1,
-        max_epochs=epochs,
-        gradient_clip_val=1.0,
-        accumulate_grad_batches=SCANS_A_STEP,
-        callbacks=[LastCheckpoint(last), GracefulStop(), *([] if config.quiet else [Progress()])],
-        logger=pl.loggers.CSVLogger(folder, name="logs", version=""),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        log_every_n_steps=1,
-    )
-    scans = SimulatedRegions(config.seed)
-    if config.resume:
-        scans.epoch = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
-    loader = DataLoader(scans, batch_size=None)
-    trainer.fit(module, loader, ckpt_path=last if config.resume else None, weights_only=True)
-    recipe = {"scans": config.scans, "seed": config.seed, "learning_rate": config.learning_rate}
+    for stage in range(len(recipe["gain_db"]), config.stages):
+        network.to(device)
+        unseen = _examples(network, stage, seed=[config.seed, stage, 1], count=min(UNSEEN, config.scans))
+        examples = _examples(network, stage, seed=[config.seed, stage, 0], count=config.scans)
+        module = StageTraining(network.denoisers[stage], learning_rate=config.learning_rate)
+        trainer = pl.Trainer(
+            accelerator={"cuda": "gpu"}.get(device.type, device.type),
+            devices=1,
+            max_steps=config.steps,
+            gradient_clip_val=1.0,
+            callbacks=[GracefulStop(), *([] if config.quiet else [Progress()])],
+            logger=pl.loggers.CSVLogger(folder, name="logs", version=f"stage-{stage + 1}"),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            log_every_n_steps=10,
+        )
+        crops = Crops(examples, seed=[config.seed, stage, 2], steps=config.steps)
+        trainer.fit(module, DataLoader(crops, batch_size=None))
+        recipe["gain_db"].append(round(_gain(network.denoisers[stage].cpu(), unseen), 3))
+        write_pretrained(checkpoint, network.state_dict(), options=options, recipe=recipe)
+        if not config.quiet:
+            print(f"stage {stage + 1} of {config.stages}: {recipe['gain_db'][-1]:+.2f} dB on unseen scans", flush=True)
     return write_pretrained(folder / "pretrained.safetensors", network.state_dict(), options=options, recipe=recipe)
 
 
-class SimulatedRegions(IterableDataset[tuple[Region, Tensor]]):
-    """Endless epochs of `EPOCH` simulated scans, each fixed by seed, epoch and number: a region and its true object."""
+def _resumed(network: Unrolled, checkpoint: Path, options: dict[str, int], recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of a checkpoint, whose weights the network takes."""
+    if not checkpoint.is_file():
+        raise UsageError(f"--resume: there is no checkpoint {checkpoint}; leave --resume out to start afresh")
+    weights, stored_options, stored = read_pretrained(checkpoint)
+    if stored_options != options or stored | {"gain_db": []} != recipe:
+        raise UsageError(f"--resume: {checkpoint} was made with other options; give those, or leave --resume out")
+    network.load_state_dict(weights)
+    return stored
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self.epoch = seed, 0
+
+@torch.inference_mode()
+def _examples(network: Unrolled, stage: int, *, seed: list[int], count: int) -> list[Example]:
+    """What the U-Net of a stage sees in `count` simulated scans, in half precision; hopeless ones are left out."""
+    device = next(network.parameters()).device
+    found = []
+    for number in range(count):
+        region, truth = _simulated([*seed, number])
+        region, truth = region.to(device), truth.to(device)
+        seen, _ = next(itertools.islice(network.stages(region), stage, None))
+        light = region.illumination()
+        weight = (light / (LIT * light.max())).clamp(max=1)
+        if relative_error(_object(seen), truth, weight) < HOPELESS:
+            found.append(Example(seen.half().cpu(), truth.cpu(), weight.half().cpu()))
+    if not found:
+        raise UsageError(f"--scans {count}: none of them could be reconstructed at all; ask for more")
+    return found
+
+
+class Crops(IterableDataset[Example]):
+    """`steps` batches of random pieces, mirrored and turned over at random, each truth turned to what was seen."""
+
+    def __init__(self, examples: list[Example], *, seed: list[int], steps: int) -> None:
+        self.examples, self.seed, self.steps = examples, seed, steps
 
     def __len__(self) -> int:
-        return EPOCH
+        return self.steps
 
-    def __iter__(self) -> Iterator[tuple[Region, Tensor]]:
-        for number in range(EPOCH):
-            yield _simulated(self.seed, self.epoch, number)
-        self.epoch += 1
+    def __iter__(self) -> Iterator[Example]:
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.steps):
+            chosen = rng.integers(len(self.examples), size=CROPS)
+            pieces = [_crop(self.examples[int(number)], rng) for number in chosen]
+            seen, truth, weight = (torch.stack(parts) for parts in zip(*pieces, strict=True))
+            yield Example(seen, turned_to(truth, _object(seen), weight), weight)
 
 
-def _simulated(seed: int, epoch: int, number: int) -> tuple[Region, Tensor]:
-    rng = np.random.default_rng([seed, epoch, number])
+def _crop(example: Example, rng: np.random.Generator) -> list[Tensor]:
+    height, width = example.truth.shape
+    for _ in range(5):  # a dark corner teaches nothing
+        top, left = (int(rng.integers(max(1, side - CROP + 1))) for side in (height, width))
+        window = np.s_[..., top : top + CROP, left : left + CROP]
+        if example.weight[window].float().mean() > LIT:
+            break
+    parts = [part[window] for part in example]
+    parts = [part.float() if part.dtype == torch.float16 else part for part in parts]
+    missing = (0, CROP - parts[0].shape[-1], 0, CROP - parts[0].shape[-2])
+    parts = [torch.nn.functional.pad(part, missing) for part in parts]
+    for axes in ((-1,), (-2,)):
+        if rng.uniform() < 0.5:
+            parts = [part.flip(axes) for part in parts]
+    return [part.transpose(-1, -2) for part in parts] if rng.uniform() < 0.5 else parts
+
+
+def _object(seen: Tensor) -> Tensor:
+    return torch.complex(1 + seen[..., 0, :, :].float(), seen[..., 1, :, :].float())
+
+
+def turned_to(truth: Tensor, obj: Tensor, weight: Tensor) -> Tensor:
+    """e^{iφ}T with the phase φ that brings it nearest to the object."""
+    overlap = (weight * obj * truth.conj()).sum((-2, -1), keepdim=True)
+    return truth * overlap / overlap.abs().clamp_min(1e-30)
+
+
+def _gain(denoiser: torch.nn.Module, examples: list[Example]) -> float:
+    """Mean gain in relative square error [dB]."""
+    gains = []
+    with torch.inference_mode():
+        for seen, truth, weight in examples:
+            correction = denoiser(seen.float()[None])[0]
+            before = _object(seen)
+            after = before + torch.complex(correction[0], correction[1])
+            errors = [relative_error(obj, truth, weight.float()) + GOOD_ENOUGH for obj in (before, after)]
+            gains.append(10 * float((errors[0] / errors[1]).log10()))
+    return float(np.mean(gains))
+
+
+def _simulated(seed: list[int]) -> tuple[Region, Tensor]:
+    """A random scan, fixed by its seed: a region of all its patterns and its true object."""
+    rng = np.random.default_rng(seed)
     while True:
         made = random_scan(rng)
         try:
@@ -110,35 +204,30 @@ def as_region(scan: Scan) -> tuple[Region, Tensor]:
     return region, truth / region.level
 
 
-def relative_error(obj: Tensor, truth: Tensor, illumination: Tensor) -> Tensor:
-    """Σ w |e^{iφ}O − T|² / Σ w |T|² with the best global phase φ; w = min(1, I / (0.3 max I))."""
-    weight = (illumination / (LIT * illumination.max())).clamp(max=1)
+def relative_error(obj: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Σ w |e^{iφ}O − T|² / Σ w |T|² with the best global phase φ."""
     overlap = (weight * obj.conj() * truth).sum()
     power = (weight * truth.abs().square()).sum()
     return ((weight * obj.abs().square()).sum() + power - 2 * overlap.abs()) / power
 
 
-class Pretraining(pl.LightningModule):
+class StageTraining(pl.LightningModule):
     """Least squares against the truth, in decibels, so that every dose counts the same."""
 
-    def __init__(self, network: torch.nn.Module, *, learning_rate: float) -> None:
+    def __init__(self, denoiser: torch.nn.Module, *, learning_rate: float) -> None:
         super().__init__()
-        self.network, self.learning_rate = network, learning_rate
+        self.denoiser, self.learning_rate = denoiser, learning_rate
 
-    def training_step(self, batch: tuple[Region, Tensor], _: int) -> Tensor:
-        region, truth = batch
-        error = relative_error(self.network(region), truth, region.illumination())
-        if float(error.detach()) > HOPELESS:
-            error = HOPELESS + 0 * error
-        loss = (error + GOOD_ENOUGH).log()
-        self.log("loss", loss, on_step=True, batch_size=1)
-        self.log("log10_photons", float(np.log10(region.photons)), on_step=True, batch_size=1)
+    def training_step(self, batch: Example, _: int) -> Tensor:
+        seen, truth, weight = batch
+        correction = self.denoiser(seen.contiguous(memory_format=torch.channels_last))
+        away = _object(seen) + torch.complex(correction[:, 0], correction[:, 1]) - truth
+        error = (weight * away.abs().square()).sum((-2, -1)) / (weight * truth.abs().square()).sum((-2, -1))
+        loss = (error + GOOD_ENOUGH).log().mean()
+        self.log("loss", loss, on_step=True, batch_size=len(seen))
         return loss
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
-        return batch[0].to(device), batch[1].to(device)
-
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate, weight_decay=1e-4)
+        optimizer = torch.optim.AdamW(self.denoiser.parameters(), lr=self.learning_rate, weight_decay=1e-4)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": warm_up_and_cosine(optimizer, steps)}

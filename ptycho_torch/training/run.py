@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import platform
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,9 +161,9 @@ def _fit(
     import pytorch_lightning as pl
 
     from ptycho_torch.training.callbacks import GracefulStop
-    from ptycho_torch.training.lightning import LightningPtycho
+    from ptycho_torch.training.lightning import LightningPtycho, keep_quiet
 
-    _silence()
+    keep_quiet()
     steps = max(1, math.ceil(config.n_images / config.batch_size))
     module = LightningPtycho(model, config, calibrated_log_scale=calibrated_log_scale)
     monitored = config.checkpoint_monitor if validation is not None else "train_loss"
@@ -272,14 +270,6 @@ def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
     if not last.is_file():
         raise UsageError(f"--resume: there is no checkpoint {last}; leave --resume out to start afresh")
     return last
-
-
-def _silence() -> None:
-    """Keeps the trainer's tips and warnings from users: what matters is said by this package."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    for module in ("pytorch_lightning", "lightning_fabric"):
-        warnings.filterwarnings("ignore", module=module)
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim.lr_scheduler")
 
 
 def _write_bundle(

@@ -1,0 +1,320 @@
+"""`benchmark`: how near each way of reconstructing comes to an oracle, over dose, overlap, size, probe and object."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptycho_torch.config import BenchmarkConfig
+from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.loader import Region, refining_subsets
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.simulation import OBJECTS, acquire, make_probe
+from ptycho_torch.data.simulation.acquire import MARGIN_PX, object_shape
+from ptycho_torch.data.simulation.objects import picture, transmission
+from ptycho_torch.data.simulation.scan_paths import raster
+from ptycho_torch.data.simulation.variety import HELD_OUT, width_px
+from ptycho_torch.devices import use_available_threads
+from ptycho_torch.errors import DataError, UsageError
+from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.files import atomic_path, write_json
+from ptycho_torch.metrics import compare, scored_region
+from ptycho_torch.physics.likelihood import misfit
+from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+from ptycho_torch.physics.patches import extract_whole, split_positions
+from ptycho_torch.physics.probe import shift_probe
+from ptycho_torch.refinement import Freedom, Refined, pick_held_out, refine
+from ptycho_torch.starts import find_start, on_canvas
+
+WIDTH_OVER_STEP = 0.75
+"""Linear overlap of neighbouring probes, 1 − step/width, where a row does not say another."""
+COLD_SWEEPS, WARM_SWEEPS, ORACLE_SWEEPS = 60, 10, 200
+INSET_PX = 8
+COLUMNS = ("pretrained", f"pretrained + {WARM_SWEEPS}", "cold", "oracle", "limit")
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One experiment: how to make or read its scan, and what is not known of it."""
+
+    group: str
+    name: str
+    make: Callable[[], Scan]
+    freedom: Freedom = field(default_factory=Freedom)
+    first_probe: Callable[[Scan], np.ndarray] | None = None  # where the given one is not to be had
+
+
+def simulated(
+    *,
+    photons: float = 1e5,
+    overlap: float = WIDTH_OVER_STEP,
+    n: int = 64,
+    positions: int = 400,
+    probe: str = "defocus",
+    modes: int = 1,
+    kind: str = "pictures",
+    seed: int = 7,
+) -> Scan:
+    """A raster with jitter over pictures that no pretraining has seen (or another kind of object)."""
+    rng = np.random.default_rng(seed)
+    light = make_probe(probe, n=n, modes=modes)
+    step = (1 - overlap) * width_px(light)
+    stops = raster(positions, step_px=step, aspect=1.0, rng=rng)
+    stops = stops + rng.uniform(-0.15, 0.15, size=stops.shape) * step
+    places = stops + n // 2 + MARGIN_PX - stops.min(axis=0)
+    shape = object_shape(places, n)
+    if kind == "pictures":
+        obj = transmission(picture(HELD_OUT[0], shape), picture(HELD_OUT[1], shape))
+    else:
+        obj = OBJECTS[kind](shape, rng=rng)
+    made = acquire(obj, light, positions=places, photons=photons, noise=True, rng=rng)
+    lit = made.amplitude.any(axis=(1, 2))  # a pattern without a photon says nothing
+    return Scan.from_arrays(
+        made.amplitude[lit], places[lit], probe=made.probe, domain="amplitude", obj=made.obj, nphotons=photons
+    )
+
+
+def defocused(scan: Scan, *, by: float = 20.0) -> np.ndarray:
+    """The probe of a scan, a little more out of focus."""
+    line = np.fft.fftfreq(scan.n)
+    bend = np.exp(1j * by * (64 / scan.n) * (line[:, None] ** 2 + line[None, :] ** 2) * scan.n / 64)
+    return np.fft.ifft2(np.fft.fft2(scan.probe) * bend).astype(np.complex64)
+
+
+def rows(config: BenchmarkConfig) -> Iterator[Row]:
+    """The experiments that the settings ask for."""
+    chosen = config.rows.split(",")
+    for group in chosen:
+        if group not in GROUPS:
+            raise UsageError(f"--rows {group}: one or more of {','.join(GROUPS)} are needed")
+        yield from GROUPS[group](config)
+
+
+def _doses(_: BenchmarkConfig) -> Iterator[Row]:
+    for exponent in (2, 3, 4, 5, 6, 9):
+        yield Row("dose", f"1e{exponent} photons", lambda e=exponent: simulated(photons=10.0**e))  # type: ignore[misc]
+
+
+def _overlaps(_: BenchmarkConfig) -> Iterator[Row]:
+    for overlap in (0.85, 0.6, 0.4, 0.2, 0.0):
+        name = f"{overlap:.0%} overlap"
+        yield Row("overlap", name, lambda o=overlap: simulated(overlap=o, positions=256))  # type: ignore[misc]
+
+
+def _sizes(_: BenchmarkConfig) -> Iterator[Row]:
+    for n, positions in ((32, 400), (128, 196), (256, 64)):
+        photons = 1e5 * (n / 64) ** 2
+
+        def make(n: int = n, positions: int = positions, photons: float = photons) -> Scan:
+            return simulated(n=n, positions=positions, photons=photons)
+
+        yield Row("size", f"N = {n}", make)
+
+
+def _probes(_: BenchmarkConfig) -> Iterator[Row]:
+    for probe in ("disk", "gaussian", "zone-plate"):
+        yield Row("probe", probe, lambda p=probe: simulated(probe=p))  # type: ignore[misc]
+    yield Row("probe", "three modes", lambda: simulated(modes=3))
+    yield Row("probe", "out of focus", simulated, Freedom(probe=True), defocused)
+
+
+def _objects(_: BenchmarkConfig) -> Iterator[Row]:
+    for kind in ("lines", "dead-leaves", "grf", "siemens"):
+        yield Row("object", kind, lambda k=kind: simulated(kind=k))  # type: ignore[misc]
+
+
+def _measured(config: BenchmarkConfig) -> Iterator[Row]:
+    if config.data is not None:
+        for path in sorted(config.data.glob("*.npz")):
+            yield Row("measured", path.stem, lambda p=path: read_scan(p), Freedom(probe=True))  # type: ignore[misc]
+
+
+GROUPS: dict[str, Callable[[BenchmarkConfig], Iterator[Row]]] = {
+    "dose": _doses,
+    "overlap": _overlaps,
+    "size": _sizes,
+    "probe": _probes,
+    "object": _objects,
+    "measured": _measured,
+}
+
+
+def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
+    """Run the rows and write benchmark.json, benchmark.csv and benchmark.png into the output folder."""
+    use_available_threads()
+    results: dict[str, Any] = {}
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output_dir {config.output_dir}: it can't be written ({error.strerror})") from None
+    for row in rows(config):
+        try:
+            figures = run_row(row)
+        except DataError as error:
+            print(f"{row.group}, {row.name}: left out, {error}", flush=True)
+            continue
+        results[f"{row.group}, {row.name}"] = figures
+        if not config.quiet:
+            print(_line(row, figures), flush=True)
+        _write(results, config.output_dir)
+    return results
+
+
+@torch.inference_mode()
+def run_row(row: Row) -> dict[str, Any]:
+    """All columns of a row: scores, seconds of CPU, sweeps; the oracle knows the true probe."""
+    scan = row.make()
+    start_scan = replace(scan, probe=row.first_probe(scan)) if row.first_probe is not None else scan
+    start = find_start(Path("pretrained"), start_scan)
+    probe = start.network_probe(start_scan.probe)
+    table: dict[str, Any] = {}
+    indices, held_out = np.arange(len(scan)), pick_held_out(scan.positions)
+    options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "held_out": held_out}
+    region = Region(start_scan, indices, probe, **options).loaded()
+    flat = torch.ones(region.shape, dtype=torch.complex64)
+    begin = time.process_time()
+    network_region = Region(start_scan, indices, probe, subsets=max(1, region.subsets // 2), held_out=held_out)
+    obj = start.model.network(network_region) * (network_region.level / region.level)
+    obj = on_canvas(obj, network_region.origin, region)
+    table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}
+    warm = _refined(region, obj, WARM_SWEEPS, replace(row.freedom, cold=False))
+    table[COLUMNS[1]] = _scores_of(warm, region, scan)
+    table[COLUMNS[1]]["cpu_s"] += table["pretrained"]["cpu_s"]
+    cold = _refined(region, flat, COLD_SWEEPS, row.freedom)
+    table["cold"] = _scores_of(cold, region, scan)
+    true_region = region
+    if row.first_probe is not None:
+        true_region = Region(scan, indices, start.network_probe(scan.probe), **options).loaded()
+        cold = _refined(true_region, flat, COLD_SWEEPS, Freedom())
+    oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.freedom, probe=False, cold=False))
+    table["oracle"] = _scores_of(oracle, true_region, scan)
+    table["limit"] = _limit(scan, true_region)
+    table["sweeps_to_the_cold_likelihood"] = _sweeps_to(warm[0], min(cold[0].likelihood)), cold[0].best_sweep
+    return table
+
+
+def _refined(region: Region, obj: Tensor, sweeps: int, freedom: Freedom) -> tuple[Refined, float]:
+    begin = time.process_time()
+    result = refine(region, obj, sweeps=sweeps, freedom=freedom)
+    return result, time.process_time() - begin
+
+
+def _sweeps_to(result: Refined, likelihood: float) -> int | None:
+    reached = [sweep for sweep, value in enumerate(result.likelihood) if value <= likelihood * (1 + 1e-3)]
+    return reached[0] if reached else None
+
+
+def _scores_of(found: tuple[Refined, float], region: Region, scan: Scan) -> dict[str, Any]:
+    result, seconds = found
+    free = not torch.equal(result.probe, region.probe)
+    return _scores(result.object, result.probe, region, scan, free=free) | {
+        "cpu_s": seconds,
+        "sweeps": len(result.likelihood) - 1,
+        "best_sweep": result.best_sweep,
+        "likelihood": min(result.likelihood),
+    }
+
+
+def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: bool = False) -> dict[str, Any]:
+    """Against the truth (or the file's reference): global phase removed, and with a free probe scale and ramp, too."""
+    found: dict[str, Any] = {"misfit_R": _misfit(obj, probe, region)}
+    if scan.obj is None:
+        return found
+    height, width = region.extent
+    seen = (obj[:height, :width] * _gain(scan, region)).numpy()
+    mine = Picture(Path("benchmark"), seen, region.origin, scan.positions)
+    rectangle = shared_region(mine, Picture(scan.source, scan.obj, (0, 0), scan.positions), inset=INSET_PX)
+    truth = Picture(scan.source, scan.obj, (0, 0), None).cut(*rectangle)
+    gauge = free or scan.nphotons is None
+    scores = compare(mine.cut(*rectangle), truth, ramp=gauge, scale="amplitude" if gauge else "none")
+    names = ("amplitude_psnr_db", "phase_psnr_db", "amplitude_ssim", "phase_ssim", "phase_pearson")
+    frc = np.asarray(scores["frc"]["curve"])
+    found |= {name: float(scores[name]) for name in (*names, "band_passed_phase_pearson")}
+    return found | {"frc_area": float(frc[1:].mean())}
+
+
+def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
+    """R of all patterns, at their own places and with this probe."""
+    error = power = 0.0
+    for subset in range(region.subsets + bool(region.held_out)):
+        for batch in region.batches(subset):
+            _, fraction = split_positions(batch.positions)
+            wave = exit_wave(extract_whole(obj, batch.corners, region.n), shift_probe(probe, fraction))
+            left, total = misfit(detector_intensity(far_field(wave)), batch.amplitude.square(), region.valid)
+            error, power = error + float(left.sum()), power + float(total.sum())
+    return math.sqrt(error / power)
+
+
+def _limit(scan: Scan, region: Region) -> dict[str, Any]:
+    """What no unbiased estimate surpasses, over the truth's range: mean square error of the phase 1/(2n), of the
+    amplitude |O|²/(2n), for n photons of all patterns that have passed a pixel."""
+    if scan.obj is None or scan.nphotons is None:
+        return {}
+    rectangle = scored_region(scan.positions, INSET_PX)
+    truth = scan.obj[rectangle]
+    light = region.illumination() / _gain(scan, region) ** 2
+    incident = Picture(scan.source, light.numpy(), region.origin, None).cut(*rectangle)
+    values = {
+        "amplitude": (np.abs(truth), 1 / (2 * incident)),
+        "phase": (np.angle(truth), 1 / (2 * incident * np.abs(truth) ** 2)),
+    }
+    return {
+        f"{name}_psnr_db": 10 * math.log10(float(np.ptp(value)) ** 2 / float(error.mean()))
+        for name, (value, error) in values.items()
+    }
+
+
+def _gain(scan: Scan, region: Region) -> float:
+    """‖probe of the region‖ / ‖probe of the scan‖: transmission over the region's object."""
+    return float(torch.linalg.vector_norm(region.probe) / np.linalg.norm(scan.probe))
+
+
+def _line(row: Row, figures: dict[str, Any]) -> str:
+    parts = []
+    for column in COLUMNS:
+        scores = figures[column]
+        if "amplitude_psnr_db" in scores:
+            quality = f"{scores['amplitude_psnr_db']:.1f}/{scores['phase_psnr_db']:.1f} dB"
+            parts.append(f"{column} {quality}" + (f" R {scores['misfit_R']:.4f}" if "misfit_R" in scores else ""))
+    reached, cold = figures["sweeps_to_the_cold_likelihood"]
+    return f"{row.group}, {row.name}: {'; '.join(parts)}; cold likelihood after {reached} of {cold} sweeps"
+
+
+def _write(results: dict[str, Any], folder: Path) -> None:
+    write_json(folder / "benchmark.json", results)
+    names = sorted({name for figures in results.values() for column in COLUMNS for name in figures[column]})
+    with atomic_path(folder / "benchmark.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "column", *names])
+        for row, figures in results.items():
+            for column in COLUMNS:
+                writer.writerow([row, column, *(figures[column].get(name, "") for name in names)])
+    _draw(results, folder / "benchmark.png")
+
+
+def _draw(results: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from ptycho_torch.report.pictures import save
+
+    figure = Figure(figsize=(12, 0.5 + 0.3 * len(results) + 1), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, part in zip(axes, ("amplitude", "phase"), strict=True):
+        for column, marker in zip(COLUMNS, "osx|D", strict=True):
+            values = [figures[column].get(f"{part}_psnr_db", math.nan) for figures in results.values()]
+            axis.plot(values, range(len(values)), marker, label=column, fillstyle="none")
+        axis.set(xlabel=f"{part} PSNR [dB]")
+        axis.grid(axis="y", color="0.9")
+    axes[0].set_yticks(range(len(results)), list(results))
+    axes[0].invert_yaxis()
+    axes[1].legend(fontsize="small")
+    save(figure, path)
