@@ -42,6 +42,8 @@ LARGEST_MOVE_PX = 0.5
 """A gradient step moves no position farther."""
 SIGNIFICANT = 2.0
 """A sweep has improved the held-out likelihood when the mean gain is this many times its standard error."""
+FAR_FROM_NOISE, PATIENCE = 1.0, 3
+"""Photon noise leaves about ½ a pixel; while more than this is left, so many sweeps without a gain shift no gear."""
 IDLE_SWEEPS = 3
 """So many full-batch sweeps without an improvement end a refinement."""
 
@@ -62,7 +64,7 @@ GEARS = (
     Gear("amplitude", 0.0, 1, 0.5, 0.7, 0.05),
     Gear("poisson", 0.03, 1, 0.5, 0.7, 0.01),
     Gear("poisson", 0.0, 2, 0.5, 0.7, 0.01),
-    Gear("poisson", 0.0, 0, 0.7, 0.8, 0.0),
+    Gear("poisson", 0.0, 0, 1.0, 0.9, 0.0),
 )
 
 
@@ -316,7 +318,8 @@ class _Course:
         if self.gear < len(GEARS) - 1:
             searching = self.freedom.positions and len(self.result.likelihood) <= max(SEARCH_RADII_PX)
             slow = before - now < GEARS[self.gear].least_fall * before and not self.freedom.positions
-            stands = self.gain < SIGNIFICANT or slow
+            self.idle = self.idle + 1 if self.gain < SIGNIFICANT or slow else 0
+            stands = self.idle > (PATIENCE if now > FAR_FROM_NOISE else 0)
             if stands and not searching:
                 self._shift()
             return False
@@ -331,7 +334,7 @@ class _Course:
 
     def _shift(self) -> None:
         """The next gear; the last one from rest, and from the best state where the sweeps have made it worse."""
-        self.gear += 1
+        self.gear, self.idle = self.gear + 1, 0
         if self.gain < -SIGNIFICANT and not self.freedom.cold:
             self.gear = len(GEARS) - 1
             self.obj, self.probe, self.caution = self.result.object, self.result.probe, 0.5
