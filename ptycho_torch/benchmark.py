@@ -182,11 +182,13 @@ def run_row(row: Row) -> dict[str, Any]:
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = torch.ones(region.shape, dtype=torch.complex64)
     begin = time.process_time()
-    network_region = Region(start_scan, indices, probe, subsets=max(1, region.subsets // 2), held_out=held_out)
+    network_region = Region(
+        start_scan, indices, probe, subsets=start.subsets(start_scan, indices), held_out=held_out
+    ).loaded()
     obj = start.model.network(network_region) * (network_region.level / region.level)
     obj = on_canvas(obj, network_region.origin, region)
     table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}
-    warm = _refined(region, obj, WARM_SWEEPS, replace(row.freedom, cold=False))
+    warm = _refined(region, obj, WARM_SWEEPS, row.freedom)
     table[COLUMNS[1]] = _scores_of(warm, region, scan)
     table[COLUMNS[1]]["cpu_s"] += table["pretrained"]["cpu_s"]
     cold = _refined(region, flat, COLD_SWEEPS, row.freedom)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
-from ptycho_torch.data.loader import Region, handy_subsets
+from ptycho_torch.data.loader import Region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
@@ -155,7 +155,7 @@ def _region(
     if start.group_size > 1:
         batch_size = -(-(batch_size or 32) // start.group_size) * start.group_size
         return Region(scan, chosen, probe, batch_size=batch_size, device=device)
-    subsets = handy_subsets(scan.positions[chosen], probe)
+    subsets = start.subsets(scan, chosen)
     return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, held_out=held_out, device=device)
 
 

@@ -64,7 +64,7 @@ def refined_scan(
         positions=positions,
         affine=config.position_correction == "affine",
         intensities=config.intensity_fluctuation,
-        cold=start.is_flat,
+        cold=start.is_flat or start.is_general,
     )
     sweeps = config.refine or 0
 

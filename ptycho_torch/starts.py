@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ptycho_torch.bundle import Bundle, read_bundle
 from ptycho_torch.bundle.pretrained import PRETRAINED, read_pretrained
-from ptycho_torch.data.loader import Region
+from ptycho_torch.data.loader import Region, bright_subsets, handy_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import BundleError, DataError
 from ptycho_torch.model import PtychoModel
@@ -40,10 +40,18 @@ class Start:
     probe: np.ndarray | None = None  # for scans that bring none
     facts: dict[str, Any] = field(default_factory=dict)
     is_flat: bool = False
+    is_general: bool = False  # a network that was not trained on this kind of scan
 
     def network_probe(self, probe: np.ndarray) -> Tensor:
         """A probe in network units: power (N/2)² for a probe of the training probe's norm."""
         return torch.as_tensor(probe, dtype=torch.complex64) * (probe.shape[-1] / 2 / self.scale.probe_norm)
+
+    def subsets(self, scan: Scan, chosen: np.ndarray) -> int:
+        """In how many subsets the network's sweeps visit these patterns: a generalist's more in bright light."""
+        probe = self.network_probe(scan.probe)
+        if self.is_general:
+            return bright_subsets(scan, chosen, probe)
+        return handy_subsets(scan.positions[chosen], probe)
 
 
 def find_start(path: Path, scan: Scan) -> Start:
@@ -130,7 +138,7 @@ def _pretrained(scan: Scan) -> Start:
         raise BundleError(f"the pretrained weights are of another version ({reason}); install again") from None
     scale = scale_of(scan)
     facts = {"network": "unrolled, pretrained on simulated scans", **recipe}
-    return Start(_ready(network, scale), scale, "pretrained weights", "pretrained", facts=facts)
+    return Start(_ready(network, scale), scale, "pretrained weights", "pretrained", facts=facts, is_general=True)
 
 
 class _Flat(nn.Module):

@@ -24,6 +24,8 @@ CANVAS_STEP = 8
 PATTERNS_A_PIXEL = 2.5
 """How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
 MOST_SUBSETS = 8
+BRIGHT = 40.0
+"""Photons that each subset has to bring to an object pixel before there may be more of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +164,13 @@ def handy_subsets(positions: np.ndarray, probe: Tensor) -> int:
 def refining_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
     """Twice as many, for sweeps without a network behind them: smaller steps towards a sharper object."""
     return min(2 * handy_subsets(scan.positions[indices], probe), MOST_SUBSETS)
+
+
+def bright_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
+    """The refining subsets where each still brings `BRIGHT` photons to an object pixel, else the handy ones."""
+    light, most = illumination(probe), refining_subsets(scan, indices, probe)
+    photons = scan.mean_photons() * float(light.max() / light.sum()) * overlap(scan.positions[indices], probe)
+    return most if photons >= BRIGHT * most else handy_subsets(scan.positions[indices], probe)
 
 
 def _handy_side(least: int) -> int:

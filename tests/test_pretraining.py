@@ -1,0 +1,154 @@
+"""The network that comes along, the command that trains it, and the benchmark that judges it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import infer_words, rewritten, run
+
+from ptycho_torch import benchmark
+from ptycho_torch.benchmark import Row, run_row, simulated
+from ptycho_torch.bundle.pretrained import read_pretrained
+from ptycho_torch.data.simulation.objects import PICTURES
+from ptycho_torch.data.simulation.variety import HELD_OUT, random_object, random_scan
+from ptycho_torch.networks.unrolled import Unrolled
+from ptycho_torch.training.pretraining import Crops, Example, as_region, relative_error, turned_to
+
+TINY = (
+    "--scans",
+    3,
+    "--steps",
+    3,
+    "--stages",
+    2,
+    "--sweeps",
+    1,
+    "--network_width",
+    4,
+    "--accelerator",
+    "cpu",
+    "--quiet",
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrain")
+    assert run("pretrain", "--output_dir", folder, *TINY) == 0
+    return folder
+
+
+def test_pretraining_writes_what_the_recipe_says_and_is_repeatable(tiny: Path, tmp_path: Path) -> None:
+    weights, options, recipe = read_pretrained(tiny / "pretrained.safetensors")
+    assert options == {"stages": 2, "sweeps": 1, "width": 4}
+    assert (recipe["scans"], recipe["steps"], len(recipe["gain_db"])) == (3, 3, 2)
+    network = Unrolled(**options)
+    network.load_state_dict(weights)
+    assert all(float(denoiser.last.weight.detach().abs().sum()) > 0 for denoiser in network.denoisers)
+    assert run("pretrain", "--output_dir", tmp_path, *TINY) == 0
+    again, _, _ = read_pretrained(tmp_path / "pretrained.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+def test_pretraining_goes_on_after_the_last_finished_stage(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ptycho_torch.training import pretraining
+
+    made = pretraining._examples
+    monkeypatch.setattr(
+        pretraining, "_examples", lambda network, stage, **words: 1 / 0 if stage else made(network, stage, **words)
+    )
+    assert run("pretrain", "--output_dir", tmp_path, *TINY) != 0
+    monkeypatch.setattr(pretraining, "_examples", made)
+    assert run("pretrain", "--output_dir", tmp_path, *TINY, "--resume") == 0
+    whole, parts = (read_pretrained(folder / "pretrained.safetensors")[0] for folder in (tiny, tmp_path))
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    capsys.readouterr()
+    assert run("pretrain", "--output_dir", tmp_path, *TINY, "--seed", 5, "--resume") == 2
+    assert "other options" in capsys.readouterr().err
+    assert run("pretrain", "--output_dir", tmp_path / "nothing", *TINY, "--resume") == 2
+    assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_random_scans_are_fixed_by_their_seed_and_never_show_a_held_out_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (random_scan(np.random.default_rng(4)) for _ in range(2))
+    assert np.array_equal(first.amplitude, second.amplitude) and np.array_equal(first.obj, second.obj)
+    shown = set()
+
+    def note(name: str, shape: tuple[int, int]) -> np.ndarray:
+        shown.add(name)
+        return np.full(shape, 0.5)
+
+    monkeypatch.setattr("ptycho_torch.data.simulation.variety.picture", note)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        random_object((20, 20), rng=rng)
+    assert shown == set(PICTURES) - set(HELD_OUT)
+
+
+def test_crops_turn_the_truth_to_what_was_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(90, 70, dtype=torch.complex64, generator=generator)
+    seen = torch.zeros(8, 90, 70)
+    turned = truth * np.exp(0.8j)
+    seen[0], seen[1] = turned.real - 1, turned.imag
+    for crop in Crops([Example(seen, truth, torch.ones(90, 70))], seed=[0], steps=3):
+        assert torch.allclose(torch.complex(1 + crop.seen[:, 0], crop.seen[:, 1]), crop.truth, atol=1e-5)
+    assert torch.allclose(turned_to(truth, turned, torch.ones(90, 70)), turned, atol=1e-5)
+
+
+def test_the_shipped_network_removes_noise_that_sweeps_leave() -> None:
+    """At 1e3 photons and on pictures that training never showed, by more than a tenth."""
+    weights, options, _ = read_pretrained()
+    network, bare = Unrolled(**options), Unrolled(**options)
+    network.load_state_dict(weights)
+    region, truth = as_region(simulated(photons=1e3))
+    light = region.illumination()
+    weight = (light / (0.3 * light.max())).clamp(max=1)
+    with torch.inference_mode():
+        errors = [float(relative_error(one(region), truth, weight)) for one in (network, bare)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_an_unseen_scan_becomes_a_picture_without_any_training(scan_file: Path, tmp_path: Path) -> None:
+    assert run(*infer_words(Path("pretrained"), scan_file, tmp_path)) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["reference"]["phase_pearson"] > 0.9 and metrics["reference"]["amplitude_pearson"] > 0.9
+    with np.load(scan_file) as scan:
+        brighter = rewritten(
+            scan_file, tmp_path / "brighter.npz", diff3d=10 * scan["diff3d"], probeGuess=10 * scan["probeGuess"]
+        )
+    assert run(*infer_words(Path("pretrained"), brighter, tmp_path / "b")) == 0
+    with np.load(tmp_path / "reconstruction.npz") as one, np.load(tmp_path / "b" / "reconstruction.npz") as other:
+        assert np.abs(one["object"] - other["object"]).max() < 1e-2 * np.abs(one["object"]).max()
+
+
+def test_a_benchmark_row_orders_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = run_row(Row("dose", "1e4", lambda: simulated(photons=1e4, n=32, positions=196)))
+    decibels = {column: figures[column]["amplitude_psnr_db"] for column in benchmark.COLUMNS}
+    assert decibels["limit"] > decibels["oracle"] - 0.5
+    assert abs(decibels["cold"] - decibels["oracle"]) < 1
+    assert figures["oracle"]["likelihood"] <= figures["cold"]["likelihood"] * (1 + 1e-4)
+    assert figures["cold"]["frc_area"] > 0.5
+
+
+def test_the_benchmark_writes_its_table_and_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = Row("dose", "1e5 photons", lambda: simulated(n=32, positions=100))
+    monkeypatch.setitem(benchmark.GROUPS, "dose", lambda _: iter([small]))
+    assert run("benchmark", "--output_dir", tmp_path, "--rows", "dose") == 0
+    assert "dose, 1e5 photons: pretrained" in capsys.readouterr().out
+    table = json.loads((tmp_path / "benchmark.json").read_text())
+    assert set(benchmark.COLUMNS) <= set(table["dose, 1e5 photons"])
+    assert len((tmp_path / "benchmark.csv").read_text().splitlines()) == 1 + len(benchmark.COLUMNS)
+    assert (tmp_path / "benchmark.png").stat().st_size > 1000
+    assert run("benchmark", "--output_dir", tmp_path, "--rows", "doses") == 2
+    assert "--rows doses" in capsys.readouterr().err
