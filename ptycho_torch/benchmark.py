@@ -16,13 +16,14 @@ from torch import Tensor
 
 from ptycho_torch.config import BenchmarkConfig
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.loader import Region, refining_subsets
+from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation import OBJECTS, acquire, make_probe
 from ptycho_torch.data.simulation.acquire import MARGIN_PX, object_shape
 from ptycho_torch.data.simulation.objects import picture, transmission
 from ptycho_torch.data.simulation.scan_paths import raster
 from ptycho_torch.data.simulation.variety import HELD_OUT, width_px
+from ptycho_torch.denoising import denoise
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import Picture, shared_region
@@ -32,14 +33,21 @@ from ptycho_torch.physics.likelihood import misfit
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import shift_probe
-from ptycho_torch.refinement import Freedom, Refined, pick_held_out, refine
-from ptycho_torch.starts import find_start, on_canvas
+from ptycho_torch.refinement import Freedom, Refined, refine
+from ptycho_torch.starts import find_start, on_canvas, posterior_mean
 
 WIDTH_OVER_STEP = 0.75
 """Linear overlap of neighbouring probes, 1 − step/width, where a row does not say another."""
 COLD_SWEEPS, WARM_SWEEPS, ORACLE_SWEEPS = 60, 10, 200
 INSET_PX = 8
-COLUMNS = ("pretrained", f"pretrained + {WARM_SWEEPS}", "cold", "oracle", "limit")
+COLUMNS = (
+    "pretrained",
+    f"pretrained + {WARM_SWEEPS}",
+    f"pretrained + {WARM_SWEEPS}, denoised",
+    "cold",
+    "oracle",
+    "limit",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +185,13 @@ def run_row(row: Row) -> dict[str, Any]:
     start = find_start(Path("pretrained"), start_scan)
     probe = start.network_probe(start_scan.probe)
     table: dict[str, Any] = {}
-    indices, held_out = np.arange(len(scan)), pick_held_out(scan.positions)
-    options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "held_out": held_out}
+    indices, judges = np.arange(len(scan)), pick_judges(scan.positions)
+    options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "judges": judges}
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = torch.ones(region.shape, dtype=torch.complex64)
     begin = time.process_time()
     network_region = Region(
-        start_scan, indices, probe, subsets=start.subsets(start_scan, indices), held_out=held_out
+        start_scan, indices, probe, subsets=start.subsets(start_scan, indices), judges=judges
     ).loaded()
     obj = start.model.network(network_region) * (network_region.level / region.level)
     obj = on_canvas(obj, network_region.origin, region)
@@ -191,6 +199,11 @@ def run_row(row: Row) -> dict[str, Any]:
     warm = _refined(region, obj, WARM_SWEEPS, row.freedom)
     table[COLUMNS[1]] = _scores_of(warm, region, scan)
     table[COLUMNS[1]]["cpu_s"] += table["pretrained"]["cpu_s"]
+    begin = time.process_time()
+    denoised = denoise(region, warm[0], row.freedom, posterior_mean())
+    table[COLUMNS[2]] = _scores_of((denoised.refined, time.process_time() - begin), region, scan)
+    table[COLUMNS[2]]["cpu_s"] += table[COLUMNS[1]]["cpu_s"]
+    table[COLUMNS[2]]["is_kept"] = denoised.is_kept
     cold = _refined(region, flat, COLD_SWEEPS, row.freedom)
     table["cold"] = _scores_of(cold, region, scan)
     true_region = region
@@ -247,32 +260,33 @@ def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: boo
 def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
     """R of all patterns, at their own places and with this probe."""
     error = power = 0.0
-    for subset in range(region.subsets + bool(region.held_out)):
-        for batch in region.batches(subset):
-            _, fraction = split_positions(batch.positions)
-            wave = exit_wave(extract_whole(obj, batch.corners, region.n), shift_probe(probe, fraction))
-            left, total = misfit(detector_intensity(far_field(wave)), batch.amplitude.square(), region.valid)
-            error, power = error + float(left.sum()), power + float(total.sum())
+    for batch in region.batches():
+        _, fraction = split_positions(batch.positions)
+        wave = exit_wave(extract_whole(obj, batch.corners, region.n), shift_probe(probe, fraction))
+        left, total = misfit(detector_intensity(far_field(wave)), batch.amplitude.square(), batch.valid)
+        error, power = error + float(left.sum()), power + float(total.sum())
     return math.sqrt(error / power)
 
 
 def _limit(scan: Scan, region: Region) -> dict[str, Any]:
     """What no unbiased estimate surpasses, over the truth's range: mean square error of the phase 1/(2n), of the
-    amplitude |O|²/(2n), for n photons of all patterns that have passed a pixel."""
+    amplitude |O|²/(2n), for n photons of all patterns that have passed a pixel; where hardly one does, the variance
+    of the truth, which is what a constant would leave."""
     if scan.obj is None or scan.nphotons is None:
         return {}
     rectangle = scored_region(scan.positions, INSET_PX)
     truth = scan.obj[rectangle]
     light = region.illumination() / _gain(scan, region) ** 2
     incident = Picture(scan.source, light.numpy(), region.origin, None).cut(*rectangle)
-    values = {
-        "amplitude": (np.abs(truth), 1 / (2 * incident)),
-        "phase": (np.angle(truth), 1 / (2 * incident * np.abs(truth) ** 2)),
-    }
     return {
-        f"{name}_psnr_db": 10 * math.log10(float(np.ptp(value)) ** 2 / float(error.mean()))
-        for name, (value, error) in values.items()
+        "amplitude_psnr_db": _best_psnr(np.abs(truth), incident),
+        "phase_psnr_db": _best_psnr(np.angle(truth), incident * np.square(np.abs(truth))),
     }
+
+
+def _best_psnr(value: np.ndarray, photons: np.ndarray) -> float:
+    error = np.minimum(1 / (2 * np.maximum(photons, 1e-9)), value.var())
+    return 10 * math.log10(float(np.ptp(value)) ** 2 / float(error.mean()))
 
 
 def _gain(scan: Scan, region: Region) -> float:
@@ -311,7 +325,7 @@ def _draw(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(12, 0.5 + 0.3 * len(results) + 1), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, part in zip(axes, ("amplitude", "phase"), strict=True):
-        for column, marker in zip(COLUMNS, "osx|D", strict=True):
+        for column, marker in zip(COLUMNS, "os*x|D", strict=True):
             values = [figures[column].get(f"{part}_psnr_db", math.nan) for figures in results.values()]
             axis.plot(values, range(len(values)), marker, label=column, fillstyle="none")
         axis.set(xlabel=f"{part} PSNR [dB]")

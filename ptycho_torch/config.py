@@ -75,6 +75,15 @@ class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSet
     gridsize: int = setting(2, "a group is gridsize² neighbouring patterns", ge=1, le=8)
     batch_size: int = setting(16, "groups a batch: together a compact region of the scan on one canvas", ge=1)
     network: Literal["unrolled", "cnn"] = setting("unrolled", "the reconstruction network")
+    init: Literal["random", "pretrained"] = setting(
+        "random", "weights to begin with: random ones, or those that come along, learned from simulated scans"
+    )
+    probe_from: Literal["file", "patterns"] = setting(
+        "file", "take the probe from the file, or find it from the patterns alone", flags=("--probe-from",)
+    )
+    probe_update: bool = setting(
+        False, "refine the probe on the training scan before training starts", flags=("--probe-update",)
+    )
     stages: int = setting(3, "stages of the unrolled network", ge=1, le=16)
     sweeps: int = setting(3, "physics sweeps a stage of the unrolled network", ge=1, le=32)
     network_width: int = setting(16, "channels of the unrolled network's U-Nets", ge=4, le=128)
@@ -126,6 +135,8 @@ class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSet
             raise ValueError("--intensity-scale closed-form needs --nphotons")
         if self.resume and not self.enable_checkpointing:
             raise ValueError("--resume needs checkpoints, but --disable-checkpointing switches them off")
+        if self.init == "pretrained" and self.network != "unrolled":
+            raise ValueError("--init pretrained needs --network unrolled: there are no weights for another one")
         return self
 
 
@@ -163,6 +174,10 @@ class RefinementSettings(Config):
     intensity_fluctuation: bool = setting(
         False, "refine a factor on the counts of each pattern", flags=("--intensity-fluctuation",)
     )
+    denoise: bool = setting(
+        False,
+        "then let a network take out the photon noise, unless patterns that it has not seen contradict it",
+    )
 
     @model_validator(mode="after")
     def _freedom_of_a_refinement(self) -> RefinementSettings:
@@ -171,6 +186,7 @@ class RefinementSettings(Config):
             "--modes": self.modes is not None,
             "--position-correction": self.position_correction != "none",
             "--intensity-fluctuation": self.intensity_fluctuation,
+            "--denoise": self.denoise,
         }
         asked = [flag for flag, wanted in free.items() if wanted]
         if asked and self.refine is None:

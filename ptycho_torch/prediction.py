@@ -17,7 +17,7 @@ from torch import Tensor
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
-from ptycho_torch.data.loader import Region
+from ptycho_torch.data.loader import Region, pick_judges
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
@@ -27,10 +27,9 @@ from ptycho_torch.metrics import compare
 from ptycho_torch.physics.likelihood import misfit, poisson_nll
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
-from ptycho_torch.probe_search import search_probe
-from ptycho_torch.refinement import pick_held_out
+from ptycho_torch.probe_search import with_probe_from_patterns
 from ptycho_torch.refining import refined_scan
-from ptycho_torch.report import write_course, write_pictures, write_report
+from ptycho_torch.report import write_course, write_pictures, write_removed, write_report
 from ptycho_torch.starts import Start, find_start, on_canvas
 from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.types import Reconstruction
@@ -49,7 +48,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
     say = (lambda *_: None) if config.quiet else print
     _check_writable(config.output_dir)
     if config.probe_from == "patterns":
-        scan = _with_probe_from_patterns(scan, say)
+        scan = with_probe_from_patterns(scan, say=say)
     start = find_start(config.model_path, scan)
     scan = _matched(scan, start, config)
     for note in scan.describe():
@@ -58,14 +57,15 @@ def infer(config: InferenceConfig) -> Reconstruction:
     torch.use_deterministic_algorithms(True, warn_only=True)
     start.model.to(device)
     chosen = _chosen(start, scan, config)
-    held_out = pick_held_out(scan.positions[chosen]) if config.refine and start.group_size == 1 else None
-    region = _region(start, scan, chosen, config, device, held_out=held_out)
+    judges = pick_judges(scan.positions[chosen]) if config.refine and start.group_size == 1 else None
+    region = _region(start, scan, chosen, config, device, judges=judges)
     begin = time.perf_counter()
     with torch.inference_mode(), _precision(config.precision, device):
         obj = start.model(region)
     seconds = time.perf_counter() - begin
     intensities, given, refining_s = np.ones(len(scan), np.float32), scan.positions, 0.0
     scores: dict[str, Any] = {}
+    undenoised = None
     if config.refine:
         begin = time.perf_counter()
         with torch.inference_mode():
@@ -73,6 +73,9 @@ def infer(config: InferenceConfig) -> Reconstruction:
         obj, scan, intensities = refinement.obj, refinement.scan, refinement.intensities
         region = _region(start, scan, chosen, config, device)
         obj = on_canvas(obj, refinement.origin, region)
+        if refinement.undenoised is not None:
+            height, width = region.extent
+            undenoised = on_canvas(refinement.undenoised, refinement.origin, region)[:height, :width].cpu().numpy()
         scores["refinement"] = refinement.scores
         refining_s = time.perf_counter() - begin
     fit = _Fit(start, region, config, intensities)
@@ -84,20 +87,16 @@ def infer(config: InferenceConfig) -> Reconstruction:
     reconstruction = _as_reconstruction(obj, region, start, scan)
     if config.refine:
         reconstruction = replace(
-            reconstruction, given_positions=given[region.indices], intensities=intensities[region.indices]
+            reconstruction,
+            given_positions=given[region.indices],
+            intensities=intensities[region.indices],
+            undenoised=undenoised,
         )
     scores |= _coverage(reconstruction) | _against_reference(reconstruction, scan)
     reconstruction = replace(reconstruction, scores=scores)
     _write(reconstruction, start, scan, fit, config)
     say(_summary(reconstruction, config))
     return reconstruction
-
-
-def _with_probe_from_patterns(scan: Scan, say: Any) -> Scan:
-    found = search_probe(scan, say=say)
-    notes = tuple(note for note in scan.notes if "no probe is given" not in note)
-    origin = f"found from the patterns, defocused to {abs(found.width) * scan.n:.0f} px"
-    return replace(scan, probe=found.probe, probe_origin=origin, probe_is_guess=False, notes=notes)
 
 
 def _matched(scan: Scan, start: Start, config: InferenceConfig) -> Scan:
@@ -149,14 +148,14 @@ def _region(
     config: InferenceConfig,
     device: torch.device,
     *,
-    held_out: np.ndarray | None = None,
+    judges: np.ndarray | None = None,
 ) -> Region:
     probe, batch_size = start.network_probe(scan.probe), config.inference_batch_size
     if start.group_size > 1:
         batch_size = -(-(batch_size or 32) // start.group_size) * start.group_size
         return Region(scan, chosen, probe, batch_size=batch_size, device=device)
     subsets = start.subsets(scan, chosen)
-    return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, held_out=held_out, device=device)
+    return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, judges=judges, device=device)
 
 
 def _precision(precision: str, device: torch.device) -> Any:
@@ -268,7 +267,7 @@ def _write(reconstruction: Reconstruction, start: Start, scan: Scan, fit: _Fit, 
             pixel_size_m=np.float64(reconstruction.pixel_size_m or np.nan),
             **{
                 name: getattr(reconstruction, name)
-                for name in ("probe", "given_positions", "intensities")
+                for name in ("probe", "given_positions", "intensities", "undenoised")
                 if getattr(reconstruction, name) is not None
             },
         )
@@ -287,6 +286,7 @@ def _write(reconstruction: Reconstruction, start: Start, scan: Scan, fit: _Fit, 
             illuminated=illuminated_pixels(scan.probe),
         )
     course = write_course(folder, reconstruction) if "refinement" in scores else None
+    removed = write_removed(folder, reconstruction) if reconstruction.undenoised is not None else None
     write_report(
         folder,
         reconstruction,
@@ -295,6 +295,7 @@ def _write(reconstruction: Reconstruction, start: Start, scan: Scan, fit: _Fit, 
         bundle_facts={**start.facts, "intensity scale": start.scale.describe()},
         per_pattern_misfit=fit.per_pattern,
         course=course,
+        removed=removed,
         command=shlex.join(["ptycho-torch", "infer", *sys.argv[1:]]),
     )
 

@@ -2,7 +2,7 @@
 
 A sweep visits the patterns in interleaved subsets and moves the object after each of them, with momentum, as the
 `unrolled` network does, but without a network. It begins in the first of the `GEARS`. When a sweep no longer improves
-the likelihood of patterns that no sweep uses, the next gear follows: fewer, larger subsets and the exact likelihood, at
+the likelihood of pixels that no sweep uses, the next gear follows: fewer, larger subsets and the exact likelihood, at
 last all patterns together. The best state by that held-out likelihood is what comes out, so that a refinement is never
 worse than its start.
 """
@@ -10,17 +10,15 @@ worse than its start.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ptycho_torch.data.grouping import group_neighbours
 from ptycho_torch.data.loader import Batch, Region
-from ptycho_torch.physics.likelihood import poisson_nll
+from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
 from ptycho_torch.physics.patches import extract_whole, place_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
@@ -44,7 +42,7 @@ SIGNIFICANT = 2.0
 """A sweep has improved the held-out likelihood when the mean gain is this many times its standard error."""
 FAR_FROM_NOISE, PATIENCE = 1.0, 3
 """Photon noise leaves about ½ a pixel; while more than this is left, so many sweeps without a gain shift no gear."""
-IDLE_SWEEPS = 3
+IDLE_SWEEPS = 10
 """So many full-batch sweeps without an improvement end a refinement."""
 
 
@@ -93,15 +91,6 @@ class Refined:
     subsets: list[int] = field(default_factory=list)  # in how many steps each sweep went
 
 
-def pick_held_out(positions: np.ndarray, *, fraction: float = 0.03, most: int = 256) -> np.ndarray:
-    """A `fraction` of the patterns, evenly spread over the scan, int64, for judging a refinement; none of under 32."""
-    count = len(positions)
-    if count < 32:
-        return np.arange(0)
-    wanted = min(most, max(min(8, count // 8), round(fraction * count)))
-    return np.sort(group_neighbours(positions, count // wanted)[:wanted, 0])
-
-
 def refine(
     region: Region,
     obj: Tensor,
@@ -116,7 +105,7 @@ def refine(
     Source of the steps: ePIE and rPIE (Maiden et al. 2009, 2017), least-squares maximum likelihood (Odstrčil et al.
     2018), Poisson likelihood (Thibault & Guizar-Sicairos 2012).
     """
-    course = _Course(region, obj, freedom)
+    course = Course(region, obj, freedom)
     course.judge(0)
     try:
         for sweep in range(1, sweeps + 1):
@@ -131,7 +120,7 @@ def refine(
     return course.result
 
 
-class _Course:
+class Course:
     """The moving state of a refinement."""
 
     def __init__(self, region: Region, obj: Tensor, freedom: Freedom) -> None:
@@ -147,6 +136,14 @@ class _Course:
         self.gear, self.caution, self.idle, self.gain = 0 if freedom.cold else 1, 1.0, 0, 0.0
         self.values = torch.zeros(0)
         self.result = Refined(self.obj, self.probe, self.positions.clone(), self.intensities.clone())
+
+    @classmethod
+    def at(cls, region: Region, refined: Refined, freedom: Freedom) -> Course:
+        """Where a refinement has ended, in the last gear."""
+        course = cls(region, refined.object, freedom)
+        course.probe, course.gear = refined.probe, len(GEARS) - 1
+        course.positions, course.intensities = refined.positions, refined.intensities
+        return course
 
     def sweep(self, number: int) -> None:
         """Every pattern once, then what a whole sweep tells."""
@@ -168,8 +165,7 @@ class _Course:
         if self.freedom.positions and number in SEARCH_RADII_PX and not self.freedom.affine:
             self._search(SEARCH_RADII_PX[number])
         if self.freedom.affine and self._is_free("positions", number):
-            kept = len(self.region) - self.region.held_out
-            self.positions = self._inside(affine_moves(self.region.positions, self.positions, fitted=kept))
+            self.positions = self._inside(affine_moves(self.region.positions, self.positions))
         self.result.subsets.append(len(firsts))
 
     def _is_free(self, what: str, number: int) -> bool:
@@ -182,9 +178,9 @@ class _Course:
         gradient, probe_gradient = torch.zeros_like(self.obj), torch.zeros_like(self.probe)
         light, cover = torch.zeros(shape, device=self.region.device), torch.zeros_like(self.board)
         for batch in (batch for subset in subsets for batch in self.region.batches(subset)):
-            probe, corners, fraction = self._probe_of(batch)
+            probe, corners, fraction = self.probe_of(batch)
             patches = extract_whole(self.obj, corners, self.region.n)
-            correction, photons = self._correction(batch, probe, patches, background=gear.background, shifts=shifts)
+            correction, photons = self.correction(batch, probe, patches, background=gear.background, shifts=shifts)
             seen.append(batch.index)
             gradient += place_whole((probe.conj() * correction).sum(1), corners, shape)
             if self.is_moving:
@@ -194,7 +190,7 @@ class _Course:
                 probe_gradient += gather_shifted(factors * patches.conj().unsqueeze(1) * correction, fraction)
                 cover += patches.abs().square().sum(0)
             if self._is_free("positions", number):
-                self._move(batch, position_step(probe, patches, batch.amplitude, self.region.valid))
+                self._move(batch, position_step(probe, patches, batch.amplitude, batch.valid))
             if self._is_free("intensities", number):
                 self._brighten(batch, photons)
         if not self.is_moving:
@@ -208,7 +204,7 @@ class _Course:
             self.probe_velocity = gear.momentum * self.probe_velocity + step * direction
             self.probe = self.probe + self.probe_velocity
 
-    def _correction(
+    def correction(
         self,
         batch: Batch,
         probe: Tensor,
@@ -217,13 +213,14 @@ class _Course:
         background: float = 0.0,
         shifts: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """What the counts ask of the exit waves of a batch, and its patterns' intensities, in the present gear."""
         likelihood = GEARS[self.gear].likelihood if self.freedom.likelihood == "poisson" else self.freedom.likelihood
         options: dict[str, Any] = {"likelihood": likelihood, "background": background, "shifts": shifts}
         centred = probe * self.board
-        correction, photons = exit_wave_correction(centred, patches, batch.amplitude, self.region.valid, **options)
+        correction, photons = exit_wave_correction(centred, patches, batch.amplitude, batch.valid, **options)
         return correction.mul_(self.board), photons
 
-    def _probe_of(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def probe_of(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The probe of each pattern of a batch, the corners of its patches, and its fraction of a pixel."""
         whole, fraction = split_positions(self.positions[batch.index])
         probe = shift_probe(self.probe, fraction) if self.is_moving else batch.probe
@@ -242,15 +239,14 @@ class _Course:
 
     def _brighten(self, batch: Batch, photons: Tensor) -> None:
         """Half a step, in logarithms, towards the intensity that the pattern was counted with."""
-        counted = (batch.amplitude.square() * self.region.valid).sum((-2, -1))
+        counted = (batch.amplitude.square() * batch.valid).sum((-2, -1))
         self.intensities[batch.index] *= (counted / photons).clamp(0.5, 2.0).sqrt()
 
     def _search(self, radius: int) -> None:
-        for subset in range(self.region.subsets + bool(self.region.held_out)):
-            for batch in self.region.batches(subset):
-                probe, corners, _ = self._probe_of(batch)
-                offset = best_offset(self.obj, probe, corners, batch.amplitude, self.region.valid, radius=radius)
-                self.positions[batch.index] = self._inside(self.positions[batch.index] + offset)
+        for batch in self.region.batches():
+            probe, corners, _ = self.probe_of(batch)
+            offset = best_offset(self.obj, probe, corners, batch.amplitude, batch.valid, radius=radius)
+            self.positions[batch.index] = self._inside(self.positions[batch.index] + offset)
         self.position_velocity.zero_()
 
     def _inside(self, positions: Tensor) -> Tensor:
@@ -270,17 +266,8 @@ class _Course:
             self.probe_velocity = torch.einsum("mk,kyx->myx", turn, self.probe_velocity)
 
     def judge(self, sweep: int) -> float:
-        """Likelihood per pixel of the patterns held out (of all, where none are); keeps the best state."""
-        parts = []
-        for batch in self._judged():
-            probe, corners, _ = self._probe_of(batch)
-            patches = extract_whole(self.obj, corners, self.region.n)
-            if self.region.held_out and (self._is_free("positions", sweep) or self._is_free("intensities", sweep)):
-                self._follow(batch, probe, patches, sweep)
-                probe, corners, _ = self._probe_of(batch)
-                patches = extract_whole(self.obj, corners, self.region.n)
-            parts.append(self._likelihood(detector_intensity(far_field(exit_wave(patches, probe))), batch))
-        values = torch.cat(parts).double()
+        """Likelihood per pixel of the pixels held out (of all, where none are); keeps the best state."""
+        values = self._likelihoods()
         value = float(values.mean())
         if sweep:
             gain = self.values - values
@@ -292,23 +279,19 @@ class _Course:
         result.likelihood.append(value)
         return value
 
-    def _judged(self) -> Iterator[Batch]:
-        return self.region.batches(self.region.subsets if self.region.held_out else None)
-
-    def _follow(self, batch: Batch, probe: Tensor, patches: Tensor, sweep: int) -> None:
-        """Patterns held out say nothing of object and probe, but where and how bright they are is their own."""
-        if self._is_free("positions", sweep) and not self.freedom.affine:
-            self._move(batch, position_step(probe, patches, batch.amplitude, self.region.valid))
-        if self._is_free("intensities", sweep):
-            predicted = detector_intensity(far_field(exit_wave(patches, probe)))
-            self._brighten(batch, (predicted * self.region.valid).sum((-2, -1)))
+    def _likelihoods(self) -> Tensor:
+        parts = []
+        for batch in self.region.judging():
+            probe, corners, _ = self.probe_of(batch)
+            wave = exit_wave(extract_whole(self.obj, corners, self.region.n), probe)
+            parts.append(self._likelihood(detector_intensity(far_field(wave)), batch))
+        return torch.cat(parts).double()
 
     def _likelihood(self, predicted: Tensor, batch: Batch) -> Tensor:
-        valid = self.region.valid
         if self.freedom.likelihood == "amplitude":
-            return 0.5 * ((predicted.sqrt() - batch.amplitude).square() * valid).sum((-2, -1)) / valid.sum()
-        pairs = zip(predicted, batch.amplitude.square(), strict=True)
-        return torch.stack([poisson_nll(one, counts, valid) for one, counts in pairs])
+            errors = (predicted.sqrt() - batch.amplitude).square() * batch.valid
+            return 0.5 * errors.sum((-2, -1)) / batch.valid.sum((-2, -1))
+        return poisson_nll_each(predicted, batch.amplitude.square(), batch.valid)
 
     def is_over(self) -> bool:
         """After a sweep: shifts gears when it has brought little; True when there is nothing left to gain."""

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.config import InferenceConfig
-from ptycho_torch.data.loader import Region, refining_subsets
+from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
+from ptycho_torch.denoising import denoise, in_words
 from ptycho_torch.physics.probe import with_more_modes
-from ptycho_torch.refinement import Freedom, Refined, pick_held_out, refine
-from ptycho_torch.starts import Start, on_canvas
+from ptycho_torch.refinement import Freedom, Refined, refine
+from ptycho_torch.starts import Start, on_canvas, posterior_mean
 
 MARGIN_PX = 12
 """Room on the canvas for positions that move."""
@@ -28,6 +29,7 @@ class RefinedScan:
     """What a refinement has found."""
 
     obj: Tensor  # complex64 [H, W], transmission
+    undenoised: Tensor | None  # the same before a denoising that was kept
     origin: tuple[int, int]  # (y, x) of obj[0, 0] on the scan's object grid
     scan: Scan  # with the refined probe and positions
     intensities: np.ndarray  # float32 [n], for each pattern of the scan; 1 where it was not used
@@ -54,7 +56,7 @@ def refined_scan(
         probe,
         subsets=_subsets(scan, chosen, probe, positions=positions),
         batch_size=config.inference_batch_size,
-        held_out=pick_held_out(scan.positions[chosen]),
+        judges=pick_judges(scan.positions[chosen]),
         margin=MARGIN_PX if positions else 0,
         device=region.device,
     )
@@ -76,8 +78,15 @@ def refined_scan(
     result = refine(canvas, first, sweeps=sweeps, freedom=freedom, report=report)
     scores = _scores(result, canvas)
     say(_in_words(scores))
+    unit, undenoised = canvas.level / start.scale.value, None
+    if config.denoise:
+        found = denoise(canvas, result, freedom, posterior_mean().to(canvas.device))
+        say(in_words(found))
+        undenoised = unit * result.object if found.is_kept else None
+        result, scores["denoising"] = found.refined, found.scores()
     return RefinedScan(
-        obj=result.object * (canvas.level / start.scale.value),
+        obj=unit * result.object,
+        undenoised=undenoised,
         origin=canvas.origin,
         scan=_with(result, canvas, scan, start),
         intensities=_in_scan_order(result.intensities.cpu().numpy(), canvas, np.ones(len(scan), np.float32)),
@@ -115,7 +124,7 @@ def _scores(result: Refined, canvas: Region) -> dict[str, Any]:
     return {
         "sweeps": len(result.likelihood) - 1,
         "best_sweep": result.best_sweep,
-        "patterns_held_out": canvas.held_out,
+        "judging_patterns": canvas.judges,
         "likelihood_per_pixel": result.likelihood,
         "subsets": result.subsets,
         "probe_mode_power": (power / power.sum()).tolist(),
@@ -126,10 +135,9 @@ def _scores(result: Refined, canvas: Region) -> dict[str, Any]:
 
 def _in_words(scores: dict[str, Any]) -> str:
     values, best = scores["likelihood_per_pixel"], scores["best_sweep"]
-    judged = f"{scores['patterns_held_out']} patterns held out" if scores["patterns_held_out"] else "all patterns"
     if best == 0:
-        return f"refinement: no sweep of {scores['sweeps']} improves the likelihood of {judged}, the start is kept"
+        return f"refinement: of {scores['sweeps']} sweeps none makes the pixels held out likelier, the start is kept"
     return (
-        f"refinement: best after {best} of {scores['sweeps']} sweeps, likelihood of {judged} "
+        f"refinement: best after {best} of {scores['sweeps']} sweeps, likelihood of the pixels held out "
         f"{values[0]:.5g} -> {values[best]:.5g} a pixel"
     )

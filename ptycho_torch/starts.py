@@ -18,6 +18,7 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import BundleError, DataError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
+from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
 
 FLAT = "flat"
@@ -128,17 +129,35 @@ def _facts_of(bundle: Bundle) -> dict[str, Any]:
     return {"bundle": str(bundle.path), "sha256": bundle.digest, "network": bundle.params["network"]["name"]}
 
 
+def posterior_mean() -> PosteriorMean:
+    """The pretrained network that knows how much of a refined object is photon noise."""
+    pretrained = read_pretrained()
+    network = PosteriorMean(**pretrained.options["posterior"]).eval()
+    _take(network, pretrained.posterior)
+    return network
+
+
+def pretrained_network() -> tuple[nn.Module, dict[str, Any]]:
+    """The `unrolled` network that has learned from simulated scans, and its options and recipe."""
+    pretrained = read_pretrained()
+    network = build_network("unrolled", n=64, group_size=1, **pretrained.options["network"])
+    _take(network, pretrained.network)
+    return network, {**pretrained.options["network"], **pretrained.recipe}
+
+
 def _pretrained(scan: Scan) -> Start:
-    weights, options, recipe = read_pretrained()
-    try:
-        network = build_network("unrolled", n=scan.n, group_size=1, **options)
-        network.load_state_dict(weights)
-    except (TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"the pretrained weights are of another version ({reason}); install again") from None
+    network, recipe = pretrained_network()
     scale = scale_of(scan)
     facts = {"network": "unrolled, pretrained on simulated scans", **recipe}
     return Start(_ready(network, scale), scale, "pretrained weights", "pretrained", facts=facts, is_general=True)
+
+
+def _take(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"the pretrained weights are of another version ({reason}); install again") from None
 
 
 class _Flat(nn.Module):

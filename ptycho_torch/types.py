@@ -25,4 +25,5 @@ class Reconstruction:
     probe: np.ndarray | None = None  # complex64 [mode, N, N], √photons, as it explains the patterns with this object
     given_positions: np.ndarray | None = None  # float64 [n, 2], before a refinement
     intensities: np.ndarray | None = None  # float32 [n], factor on the counts of each pattern that a refinement found
+    undenoised: np.ndarray | None = None  # complex64 [H, W], the maximum-likelihood object, where `object` is denoised
     scores: dict = field(default_factory=dict)  # what metrics.json says

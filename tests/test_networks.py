@@ -14,8 +14,8 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation import acquire, simulate_scan
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.cnn import Cnn, synchronise_phases
-from ptycho_torch.networks.unet import UNet
-from ptycho_torch.networks.unrolled import TILE, Unrolled, _whole_or_tiled, _without_global_phase, gradient_of
+from ptycho_torch.networks.unet import TILE, UNet, in_tiles
+from ptycho_torch.networks.unrolled import Unrolled, _without_global_phase, gradient_of
 from ptycho_torch.physics.patches import extract
 from ptycho_torch.reassembly import Canvas
 
@@ -148,7 +148,7 @@ def test_tiles_make_the_picture_that_the_whole_makes() -> None:
     torch.nn.init.normal_(net.last.weight, std=0.1)
     seen = torch.randn(7, TILE + 88, 2 * TILE + 40)
     with torch.inference_mode():
-        whole, tiled = net(seen[None])[0], _whole_or_tiled(net, seen)
+        whole, tiled = net(seen[None])[0], in_tiles(net, seen)
     assert torch.allclose(whole, tiled, atol=1e-4)
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import infer_words, rewritten, run
+from conftest import infer_words, rewritten, run, train_words
 
 from ptycho_torch import benchmark
 from ptycho_torch.benchmark import Row, run_row, simulated
+from ptycho_torch.bundle import read_bundle
 from ptycho_torch.bundle.pretrained import read_pretrained
+from ptycho_torch.data.loader import handy_subsets
 from ptycho_torch.data.simulation.objects import PICTURES
 from ptycho_torch.data.simulation.variety import HELD_OUT, random_object, random_scan
+from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.unrolled import Unrolled
 from ptycho_torch.training.pretraining import Crops, Example, as_region, relative_error, turned_to
 
@@ -43,15 +46,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pretraining_writes_what_the_recipe_says_and_is_repeatable(tiny: Path, tmp_path: Path) -> None:
-    weights, options, recipe = read_pretrained(tiny / "pretrained.safetensors")
-    assert options == {"stages": 2, "sweeps": 1, "width": 4}
-    assert (recipe["scans"], recipe["steps"], len(recipe["gain_db"])) == (3, 3, 2)
-    network = Unrolled(**options)
-    network.load_state_dict(weights)
-    assert all(float(denoiser.last.weight.detach().abs().sum()) > 0 for denoiser in network.denoisers)
+    found = read_pretrained(tiny / "pretrained.safetensors")
+    assert found.options == {"network": {"stages": 2, "sweeps": 1, "width": 4}, "posterior": {"width": 6}}
+    assert (found.recipe["scans"], found.recipe["steps"], len(found.recipe["gain_db"])) == (3, 3, 3)
+    network, posterior = Unrolled(**found.options["network"]), PosteriorMean(**found.options["posterior"])
+    network.load_state_dict(found.network)
+    posterior.load_state_dict(found.posterior)
+    learners = [*network.denoisers, posterior.unet]
+    assert all(float(learner.last.weight.detach().abs().sum()) > 0 for learner in learners)
     assert run("pretrain", "--output_dir", tmp_path, *TINY) == 0
-    again, _, _ = read_pretrained(tmp_path / "pretrained.safetensors")
-    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    again = read_pretrained(tmp_path / "pretrained.safetensors")
+    assert all(torch.equal(again.network[name], value) for name, value in found.network.items())
+    assert all(torch.equal(again.posterior[name], value) for name, value in found.posterior.items())
 
 
 def test_pretraining_goes_on_after_the_last_finished_stage(
@@ -61,13 +67,13 @@ def test_pretraining_goes_on_after_the_last_finished_stage(
 
     made = pretraining._examples
     monkeypatch.setattr(
-        pretraining, "_examples", lambda network, stage, **words: 1 / 0 if stage else made(network, stage, **words)
+        pretraining, "_examples", lambda see, *, seed, count: 1 / 0 if seed[1] else made(see, seed=seed, count=count)
     )
     assert run("pretrain", "--output_dir", tmp_path, *TINY) != 0
     monkeypatch.setattr(pretraining, "_examples", made)
     assert run("pretrain", "--output_dir", tmp_path, *TINY, "--resume") == 0
-    whole, parts = (read_pretrained(folder / "pretrained.safetensors")[0] for folder in (tiny, tmp_path))
-    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    whole, parts = (read_pretrained(folder / "pretrained.safetensors") for folder in (tiny, tmp_path))
+    assert all(torch.allclose(whole.network[name], parts.network[name], atol=1e-6) for name in whole.network)
     capsys.readouterr()
     assert run("pretrain", "--output_dir", tmp_path, *TINY, "--seed", 5, "--resume") == 2
     assert "other options" in capsys.readouterr().err
@@ -106,10 +112,11 @@ def test_crops_turn_the_truth_to_what_was_seen() -> None:
 
 def test_the_shipped_network_removes_noise_that_sweeps_leave() -> None:
     """At 1e3 photons and on pictures that training never showed, by more than a tenth."""
-    weights, options, _ = read_pretrained()
-    network, bare = Unrolled(**options), Unrolled(**options)
-    network.load_state_dict(weights)
-    region, truth = as_region(simulated(photons=1e3))
+    pretrained = read_pretrained()
+    network, bare = Unrolled(**pretrained.options["network"]), Unrolled(**pretrained.options["network"])
+    network.load_state_dict(pretrained.network)
+    scan = simulated(photons=1e3)
+    region, truth = as_region(scan, subsets=handy_subsets(scan.positions, torch.from_numpy(scan.probe)))
     light = region.illumination()
     weight = (light / (0.3 * light.max())).clamp(max=1)
     with torch.inference_mode():
@@ -128,6 +135,36 @@ def test_an_unseen_scan_becomes_a_picture_without_any_training(scan_file: Path, 
     assert run(*infer_words(Path("pretrained"), brighter, tmp_path / "b")) == 0
     with np.load(tmp_path / "reconstruction.npz") as one, np.load(tmp_path / "b" / "reconstruction.npz") as other:
         assert np.abs(one["object"] - other["object"]).max() < 1e-2 * np.abs(one["object"]).max()
+
+
+def test_training_goes_on_from_the_weights_that_come_along(
+    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in train_words(scan_file, tmp_path, epochs=1) if word not in ("--network_width", 8)]
+    assert run(*words, "--init", "pretrained", "--learning-rate", 1e-6) == 0
+    trained, pretrained = read_bundle(tmp_path).weights, read_pretrained().network
+    assert all(torch.allclose(trained[name], value, atol=1e-4) for name, value in pretrained.items())
+    assert run(*infer_words(tmp_path, scan_file, tmp_path / "results")) == 0
+    assert run(*words, "--init", "pretrained", "--network_width", 8) == 2
+    assert "the weights are for stages 3, sweeps 3, width 16" in capsys.readouterr().err
+    assert run(*words, "--init", "pretrained", "--network", "cnn") == 2
+    assert "--init pretrained needs --network unrolled" in capsys.readouterr().err
+
+
+def test_training_without_a_probe_keeps_the_one_that_it_has_found(scan_file: Path, tmp_path: Path) -> None:
+    blind = rewritten(scan_file, tmp_path / "blind.npz", probeGuess=None)
+    probes = {}
+    for name, flags in {"given": [], "updated": ["--probe-update"]}.items():
+        assert run(*train_words(scan_file, tmp_path / name, epochs=1), *flags) == 0
+        probes[name] = read_bundle(tmp_path / name)
+    assert run(*train_words(blind, tmp_path / "found", epochs=1), "--probe-from", "patterns", "--probe-update") == 0
+    origins = [read_bundle(tmp_path / name).params["probe"]["origin"] for name in ("given", "updated", "found")]
+    assert origins[1] == f"refined, {origins[0]} at first"
+    assert origins[2].startswith("refined, found from the patterns")
+    given, updated = (probes[name].probe for name in ("given", "updated"))
+    assert not np.array_equal(given, updated)
+    overlap = abs(np.vdot(given, updated)) / np.linalg.norm(given) / np.linalg.norm(updated)
+    assert overlap > 0.95 and np.linalg.norm(updated) == pytest.approx(np.linalg.norm(given), rel=1e-4)
 
 
 def test_a_benchmark_row_orders_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:

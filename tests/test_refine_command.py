@@ -32,7 +32,7 @@ def test_refinement_from_nothing_gives_the_picture(refined_dir: Path, scan_file:
     course = metrics["refinement"]
     values = course["likelihood_per_pixel"]
     assert values[course["best_sweep"]] == min(values) < 0.5 * values[0]
-    assert len(values) == course["sweeps"] + 1 and course["patterns_held_out"] >= 4
+    assert len(values) == course["sweeps"] + 1 and course["judging_patterns"] >= 4
     assert arrays["probe"].shape == (1, 32, 32) and arrays["given_positions"].shape == arrays["positions"].shape
     assert np.array_equal(arrays["positions"], arrays["given_positions"])
     for name in ("reconstructed_phase.png", "report.html", "refinement.png"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,28 +14,41 @@ from ptycho_torch.files import atomic_path
 PRETRAINED = "pretrained"
 """The word for these weights where a bundle is asked for."""
 SHIPPED = Path(__file__).with_name("pretrained.safetensors")
+PARTS = ("network", "posterior")
 
 
-def write_pretrained(
-    path: Path, weights: dict[str, Tensor], *, options: dict[str, int], recipe: dict[str, Any]
-) -> Path:
-    """Write weights of an `unrolled` network with the options that build it and the recipe that trained it."""
+class Pretrained(NamedTuple):
+    """Weights of the two networks, the options that build them, and the recipe that trained them."""
+
+    network: dict[str, Tensor]  # of an `unrolled` network
+    posterior: dict[str, Tensor]  # of a `PosteriorMean`; empty while that is not trained
+    options: dict[str, dict[str, int]]  # `network` and `posterior`
+    recipe: dict[str, Any]
+
+
+def write_pretrained(path: Path, found: Pretrained) -> Path:
+    """Write the weights of both networks to one file."""
     from safetensors.torch import save_file
 
-    words = {"network": json.dumps(options, sort_keys=True), "recipe": json.dumps(recipe, sort_keys=True)}
+    weights = {f"{part}.{name}": value.contiguous() for part in PARTS for name, value in getattr(found, part).items()}
+    words = {name: json.dumps(getattr(found, name), sort_keys=True) for name in ("options", "recipe")}
     with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in weights.items()}, temporary, metadata=words)
+        save_file(weights, temporary, metadata=words)
     return path
 
 
-def read_pretrained(path: Path = SHIPPED) -> tuple[dict[str, Tensor], dict[str, int], dict[str, Any]]:
-    """Weights, the options of their network, and their recipe; BundleError when the file is none of ours."""
+def read_pretrained(path: Path = SHIPPED) -> Pretrained:
+    """The networks of a file; BundleError when it is none of ours."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             words = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return weights, json.loads(words["network"]), json.loads(words["recipe"])
+        network, posterior = (
+            {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
+            for part in PARTS
+        )
+        return Pretrained(network, posterior, json.loads(words["options"]), json.loads(words["recipe"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"{path}: pretrained weights can't be read ({error}); install the package again") from None

@@ -12,7 +12,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from ptycho_torch.data.grouping import interleaved_subsets
+from ptycho_torch.data.grouping import group_neighbours, interleaved_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.physics.optics import detector_intensity, far_field
 from ptycho_torch.physics.patches import place_whole, split_positions
@@ -24,6 +24,8 @@ CANVAS_STEP = 8
 PATTERNS_A_PIXEL = 2.5
 """How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
 MOST_SUBSETS = 8
+JUDGED = 8
+"""Of a pattern that judges a refinement, one measured pixel in this many is held out for it."""
 BRIGHT = 40.0
 """Photons that each subset has to bring to an object pixel before there may be more of them."""
 
@@ -32,11 +34,12 @@ BRIGHT = 40.0
 class Batch:
     """Some patterns with all that physics needs to predict them on a canvas."""
 
-    amplitude: Tensor  # float32 [b, N, N], √counts, zero where not measured
+    amplitude: Tensor  # float32 [b, N, N], √counts, zero where not valid
     probe: Tensor  # complex64 [b, mode, N, N], moved by each position's fraction of a pixel
     corners: Tensor  # int64 [b, 2], canvas index of each patch's first pixel
     positions: Tensor  # float64 [b, 2], canvas index that meets index N//2 of the probe, sub-pixel
     index: Tensor  # int64 [b], which of the region's patterns these are
+    valid: Tensor  # bool [N, N] or [b, N, N], pixels that count
 
     def to(self, device: torch.device) -> Batch:
         """These patterns on another device."""
@@ -49,7 +52,8 @@ class Region:
     The probe is scaled by `level`, so that a flat object of one predicts the mean photons a pattern: inside a network
     amplitudes are in √photons and the object is of order one, whatever the flux or the unit of the probe.
     `level` · (probe in its own unit) is what it takes: level² = mean photons / Σ_valid |far_field(P)|².
-    `held_out` are places in `indices` whose patterns no subset holds; `margin` widens the canvas on every side [px].
+    `judges` are places in `indices` whose patterns hold out some of their pixels (see `held_out_pixels`), so that they
+    can tell how well an object predicts what it was not fitted to; `margin` widens the canvas on every side [px].
     """
 
     def __init__(
@@ -61,16 +65,16 @@ class Region:
         mean_photons: float | None = None,
         subsets: int = 1,
         batch_size: int | None = None,
-        held_out: np.ndarray | None = None,
+        judges: np.ndarray | None = None,
         margin: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         indices = np.asarray(indices)
-        kept = np.arange(len(indices)) if held_out is None else np.setdiff1d(np.arange(len(indices)), held_out)
-        parts = [kept[part] for part in interleaved_subsets(scan.positions[indices[kept]], subsets)]
-        self.subsets, self.held_out = len(parts), 0 if held_out is None else len(held_out)
-        parts += [] if held_out is None else [held_out]
-        self.scan, self.indices = scan, indices[np.concatenate(parts)]
+        parts = interleaved_subsets(scan.positions[indices], subsets)
+        order = np.concatenate(parts)
+        self.scan, self.indices, self.subsets = scan, indices[order], len(parts)
+        self._judges = np.zeros(len(indices), bool) if judges is None else np.isin(order, judges)
+        self.judges = int(self._judges.sum())
         self.device = torch.device(device)
         self.n = scan.n
         self.valid = torch.as_tensor(scan.valid, device=self.device)
@@ -90,27 +94,38 @@ class Region:
         self.shape: tuple[int, int] = (height, width)
         per_pattern = self.n**2 * (4 + 8 * probe.shape[0])
         batch_size = batch_size or _handy_batch_size(self.probe)
-        self._starts = _batch_starts([len(part) for part in parts], batch_size)
+        self._places = _batches_of([len(part) for part in parts], batch_size)
+        chosen = np.flatnonzero(self._judges)
+        self._judging = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
         self._small = len(self) * per_pattern <= CACHE_BYTES
         self._kept: list[list[Batch]] | None = None
+        self._kept_judging: list[Batch] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def batches(self, subset: int | None = None) -> Iterator[Batch]:
-        """The patterns, or one subset of them, a batch at a time; those of a small region are kept in memory.
-
-        Subset number `subsets` are the patterns held out; without a number they are left out.
-        """
+        """The patterns, or one subset of them, a batch at a time; those of a small region are kept in memory."""
         if self._small:
             self.loaded()
         for part in range(self.subsets) if subset is None else (subset,):
-            yield from self._kept[part] if self._kept is not None else map(self._load, self._starts[part])
+            yield from self._kept[part] if self._kept is not None else map(self._load, self._places[part])
+
+    def judging(self) -> Iterator[Batch]:
+        """The patterns that judge, with only those pixels valid that are held out; all there is, where none judges."""
+        if not self.judges:
+            yield from self.batches()
+        elif self._small:
+            self.loaded()
+            yield from self._kept_judging or ()
+        else:
+            yield from (self._load(places, judging=True) for places in self._judging)
 
     def loaded(self) -> Region:
         """This region with all its patterns in memory and without a hold on the scan."""
         if self._kept is None:
-            self._kept = [[self._load(some) for some in part] for part in self._starts]
+            self._kept = [[self._load(places) for places in part] for part in self._places]
+            self._kept_judging = [self._load(places, judging=True) for places in self._judging]
         return self
 
     def to(self, device: torch.device) -> Region:
@@ -121,6 +136,7 @@ class Region:
         self.positions = self.positions.to(device)
         if self._kept is not None:
             self._kept = [[batch.to(device) for batch in part] for part in self._kept]
+            self._kept_judging = [batch.to(device) for batch in self._kept_judging or ()]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,11 +145,17 @@ class Region:
             state["scan"] = None  # loader processes send patterns, not the whole scan
         return state
 
-    def _load(self, some: slice) -> Batch:
-        amplitude = torch.from_numpy(self.scan.amplitude(self.indices[some])).to(self.device)
-        probe = shift_probe(self.probe, self.fraction[some].to(self.device))
-        index = torch.arange(some.start, some.stop, device=self.device)
-        return Batch(amplitude, probe, self.corners[some].to(self.device), self.positions[some], index)
+    def _load(self, places: np.ndarray, *, judging: bool = False) -> Batch:
+        numbers, index = self.indices[places], torch.from_numpy(places)
+        amplitude = torch.from_numpy(self.scan.amplitude(numbers)).to(self.device)
+        probe = shift_probe(self.probe, self.fraction[index].to(self.device))
+        valid = self.valid
+        if self._judges[places].any():
+            held_out = held_out_pixels(numbers, self.n) & self._judges[places, None, None]
+            valid = valid & torch.from_numpy(held_out if judging else ~held_out).to(self.device)
+            amplitude *= valid
+        index = index.to(self.device)
+        return Batch(amplitude, probe, self.corners[index.cpu()].to(self.device), self.positions[index], index, valid)
 
     def illumination(self, subset: int | None = None) -> Tensor:
         """Photons that reached each canvas pixel on a flat object of one, Σ_j Σ_m |P_m(r − r_j)|²: float32 `[H, W]`."""
@@ -141,6 +163,19 @@ class Region:
         for batch in self.batches(subset):
             total += place_whole(illumination(batch.probe), batch.corners, self.shape)
         return total
+
+
+def pick_judges(positions: np.ndarray, *, share: float = 0.25, least: int = 16, most: int = 256) -> np.ndarray:
+    """A `share` of the patterns, evenly spread over the scan, int64, for judging a refinement."""
+    count = len(positions)
+    wanted = min(count, most, max(least, round(share * count)))
+    return np.sort(group_neighbours(positions, count // wanted)[:wanted, 0])
+
+
+def held_out_pixels(numbers: np.ndarray, n: int) -> np.ndarray:
+    """Every `JUDGED`-th detector pixel, on a lattice that moves on from pattern to pattern: bool `[b, N, N]`."""
+    line = np.arange(n)
+    return (line[:, None] + 3 * line + 5 * np.asarray(numbers)[:, None, None]) % JUDGED == 0
 
 
 def overlap(positions: np.ndarray, probe: Tensor) -> float:
@@ -183,10 +218,10 @@ def _handy_batch_size(probe: Tensor) -> int:
     return max(4, values // probe.numel())
 
 
-def _batch_starts(sizes: list[int], batch_size: int) -> list[list[slice]]:
-    """For each subset, the slices of its batches in the region's order."""
+def _batches_of(sizes: list[int], batch_size: int) -> list[list[np.ndarray]]:
+    """For each subset, the places of its batches in the region's order."""
     ends = np.cumsum(sizes).tolist()
     return [
-        [slice(start, min(start + batch_size, end)) for start in range(end - size, end, batch_size)]
+        [np.arange(start, min(start + batch_size, end)) for start in range(end - size, end, batch_size)]
         for size, end in zip(sizes, ends, strict=True)
     ]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+TILE = 512
+"""Side [px] of the tiles in which a large canvas goes through a network when no gradient is wanted."""
 
 
 class UNet(nn.Module):
@@ -54,3 +60,34 @@ class _Block(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         return F.relu(self.second(F.relu(self.first(picture), inplace=True)), inplace=True)
+
+
+class PictureToPicture(Protocol):
+    """A network whose output depends on its input up to `reach` pixels away."""
+
+    @property
+    def reach(self) -> int:
+        """Pixels, a multiple of the coarsest grid."""
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """`[1, channels, H, W]` to the same with other channels."""
+
+
+def in_tiles(network: PictureToPicture, seen: Tensor) -> Tensor:
+    """What a network makes of a whole picture `[channels, H, W]`; a large one goes through it tile by tile."""
+    if torch.is_grad_enabled() or max(seen.shape[-2:]) <= TILE:
+        return _apply(network, seen)
+    margin, (height, width) = network.reach, seen.shape[-2:]
+    rows = []
+    for top in range(0, height, TILE):
+        row = []
+        for left in range(0, width, TILE):
+            y, x = max(top - margin, 0), max(left - margin, 0)
+            part = _apply(network, seen[:, y : top + TILE + margin, x : left + TILE + margin])
+            row.append(part[:, top - y : top - y + TILE, left - x : left - x + TILE])
+        rows.append(torch.cat(row, dim=-1))
+    return torch.cat(rows, dim=-2)
+
+
+def _apply(network: PictureToPicture, seen: Tensor) -> Tensor:
+    return network(seen.unsqueeze(0).contiguous(memory_format=torch.channels_last))[0].float()

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ptycho_torch.data.loader import Region
-from ptycho_torch.networks.unet import UNet
+from ptycho_torch.networks.unet import UNet, in_tiles
 from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
 from ptycho_torch.physics.sweep import modulus_gradient
 from ptycho_torch.physics.tilt import slow_phase, unexplained
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
-TILE = 512
-"""Side [px] of the tiles in which a large canvas goes through a U-Net when no gradient is wanted."""
 
 
 class Unrolled(nn.Module):
@@ -71,7 +69,8 @@ class Unrolled(nn.Module):
             noise = torch.full_like(brightness, 0.1) * (unexplained(sums) + 1e-12).log()
             pictures = [part for wave in (obj - 1, velocity, direction) for part in (wave.real, wave.imag)]
             seen = torch.stack([*pictures, brightness, noise])
-            correction = _whole_or_tiled(denoiser, seen)
+            assert isinstance(denoiser, UNet)
+            correction = in_tiles(denoiser, seen)
             obj = obj + _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
             yield seen, obj
 
@@ -79,7 +78,7 @@ class Unrolled(nn.Module):
 def gradient_of(obj: Tensor, region: Region, subset: int, *, shifts: list[Tensor] | None = None) -> Tensor:
     """The modulus gradient of one subset of a region's patterns, summed batch by batch; see there for `shifts`."""
     parts = (
-        modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, region.valid, shifts=shifts)
+        modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, batch.valid, shifts=shifts)
         for batch in region.batches(subset)
     )
     return functools.reduce(torch.add, parts)
@@ -89,22 +88,3 @@ def _without_global_phase(correction: Tensor, obj: Tensor, illumination: Tensor)
     """The correction without its part along i·O, the turn of the global phase, which no pattern can judge."""
     turn = (illumination * (obj.conj() * correction).imag).sum() / (illumination * obj.abs().square()).sum()
     return correction - 1j * turn * obj
-
-
-def _whole_or_tiled(denoiser: nn.Module, seen: Tensor) -> Tensor:
-    if torch.is_grad_enabled() or max(seen.shape[-2:]) <= TILE:
-        return _apply(denoiser, seen)
-    assert isinstance(denoiser, UNet)
-    margin, (height, width) = denoiser.reach, seen.shape[-2:]
-    result = seen.new_empty(2, height, width)
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            y, x = max(top - margin, 0), max(left - margin, 0)
-            part = _apply(denoiser, seen[:, y : top + TILE + margin, x : left + TILE + margin])
-            inner = part[:, top - y : top - y + TILE, left - x : left - x + TILE]
-            result[:, top : top + TILE, left : left + TILE] = inner
-    return result
-
-
-def _apply(denoiser: nn.Module, seen: Tensor) -> Tensor:
-    return denoiser(seen.unsqueeze(0).contiguous(memory_format=torch.channels_last))[0].float()

@@ -18,6 +18,12 @@ def poisson_nll(predicted: Tensor, counts: Tensor, valid: Tensor) -> Tensor:
     return _mean_over_valid(loss, valid)
 
 
+def poisson_nll_each(predicted: Tensor, counts: Tensor, valid: Tensor) -> Tensor:
+    """`poisson_nll` of each pattern, `[b]`; valid bool `[N, N]` or `[b, N, N]`."""
+    masks = valid.expand(counts.shape)
+    return torch.stack([poisson_nll(*one) for one in zip(predicted, counts, masks, strict=True)])
+
+
 def amplitude_error(predicted: Tensor, counts: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute error of the amplitude, ⟨|√λ − √n|⟩ [√photons] (`mae`)."""
     return _mean_over_valid((predicted.clamp_min(1e-12).sqrt() - counts.sqrt()).abs(), valid)

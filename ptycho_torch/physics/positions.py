@@ -61,8 +61,8 @@ def best_offset(
     return offsets[torch.stack(misfits).argmin(0)]
 
 
-def affine_moves(start: Tensor, moved: Tensor, *, fitted: int) -> Tensor:
-    """Where the affine map that fits the first `fitted` moves best, in least squares, takes every position `[n, 2]`."""
+def affine_moves(start: Tensor, moved: Tensor) -> Tensor:
+    """Where the affine map that fits the moves best, in least squares, takes every position `[n, 2]`."""
     centre = start.mean(0)
     design = torch.cat([start - centre, torch.ones_like(start[:, :1])], 1)
-    return design @ torch.linalg.lstsq(design[:fitted], moved[:fitted]).solution
+    return design @ torch.linalg.lstsq(design, moved).solution

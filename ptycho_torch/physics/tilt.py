@@ -25,8 +25,9 @@ DARKEST = 1e-5
 def shift_sums(predicted: Tensor, measured: Tensor, valid: Tensor) -> Tensor:
     """What `pattern_shifts` needs to know of each pattern, `[b, 17]`.
 
-    predicted, measured: amplitudes √I and √n `[b, N, N]`, centred; valid float `[N, N]`. Products Σ c_i·c_j of
-    c = (√n − √I, −2 ∂_y √I, −2 ∂_x √I), then moments Σ k_y^i·k_x^j·n and Σ k_y^i·k_x^j·I, k from index N//2.
+    predicted, measured: amplitudes √I and √n `[b, N, N]`, centred; valid float `[N, N]`, or one for each pattern.
+    Products Σ c_i·c_j of c = (√n − √I, −2 ∂_y √I, −2 ∂_x √I), then moments Σ k_y^i·k_x^j·n and Σ k_y^i·k_x^j·I, k from
+    index N//2.
     """
     change = torch.stack(
         [
@@ -35,7 +36,7 @@ def shift_sums(predicted: Tensor, measured: Tensor, valid: Tensor) -> Tensor:
             predicted[:, 1:-1, :-2] - predicted[:, 1:-1, 2:],
         ],
         1,
-    ).mul_(valid[1:-1, 1:-1])
+    ).mul_(valid[..., None, 1:-1, 1:-1])
     change = change.flatten(2)
     n = predicted.shape[-1]
     reach = torch.arange(n, device=predicted.device, dtype=predicted.dtype) - n // 2

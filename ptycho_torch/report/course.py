@@ -1,17 +1,22 @@
-"""How a refinement went, as a picture."""
+"""How a refinement went, and what a denoising took out, as pictures."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_torch.report.pictures import save
+from ptycho_torch.report.pictures import draw, object_panels, save
 from ptycho_torch.types import Reconstruction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+REMOVED_PX = 420
+"""Longest side of each picture of `denoising.png`."""
 
 
 def draw_course(reconstruction: Reconstruction) -> Figure:
@@ -46,4 +51,23 @@ def write_course(folder: Path, reconstruction: Reconstruction) -> Figure:
     """`refinement.png` in `folder`; returns the figure."""
     figure = draw_course(reconstruction)
     save(figure, folder / "refinement.png")
+    return figure
+
+
+def draw_removed(reconstruction: Reconstruction) -> Figure:
+    """The phase that maximum likelihood found, the denoised one, and what was taken out."""
+    assert reconstruction.undenoised is not None
+    found = object_panels(replace(reconstruction, object=reconstruction.undenoised))[1]
+    left = object_panels(reconstruction)[1]
+    turned = np.exp(1j * np.angle(reconstruction.undenoised * reconstruction.object.conj()))
+    taken = object_panels(replace(reconstruction, object=turned.astype(np.complex64)))[1]
+    labels = ("maximum likelihood [rad]", "denoised [rad]", "taken out [rad]")
+    panels = [replace(panel, label=label) for panel, label in zip((found, left, taken), labels, strict=True)]
+    return draw([panels[0], replace(panels[1], limits=panels[0].limits), panels[2]], side_px=REMOVED_PX)
+
+
+def write_removed(folder: Path, reconstruction: Reconstruction) -> Figure:
+    """`denoising.png` in `folder`; returns the figure."""
+    figure = draw_removed(reconstruction)
+    save(figure, folder / "denoising.png")
     return figure

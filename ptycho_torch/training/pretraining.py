@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +14,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ptycho_torch.bundle.pretrained import read_pretrained, write_pretrained
+from ptycho_torch.bundle.pretrained import Pretrained, read_pretrained, write_pretrained
 from ptycho_torch.config import PretrainConfig
-from ptycho_torch.data.loader import Region, handy_subsets
+from ptycho_torch.data.loader import Region, bright_subsets, handy_subsets, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation.variety import random_scan
+from ptycho_torch.denoising import look
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.networks import build_network
+from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.unrolled import Unrolled
+from ptycho_torch.refinement import Freedom, refine
+from ptycho_torch.starts import on_canvas
 from ptycho_torch.training.callbacks import GracefulStop, Progress
 from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
 
@@ -35,10 +40,12 @@ CROP, CROPS = 64, 8
 """Side [px] of the pieces that a U-Net learns from, and their number in a step."""
 UNSEEN = 60
 """Scans that only tell what a stage has gained."""
+SWEEPS_BEFORE, SCANS_OF_POSTERIOR = 12, 3
+"""Sweeps of refinement before the `PosteriorMean` looks, and how many times the scans of a stage it learns from."""
 
 
 class Example(NamedTuple):
-    """What a U-Net saw of a scan `[8, H, W]`, the truth turned to it `[H, W]`, and how much each pixel counts."""
+    """What a U-Net saw of a scan `[channel, H, W]`, the truth turned to it `[H, W]`, and how much each pixel counts."""
 
     seen: Tensor
     truth: Tensor
@@ -46,10 +53,11 @@ class Example(NamedTuple):
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train stage after stage on simulated scans and write the weights; returns their path.
+    """Train the pretrained networks on simulated scans, U-Net after U-Net, and write the weights; returns their path.
 
     The sweeps of a stage need no training. So each stage in turn is run once over `config.scans` scans, behind the
     stages that are finished, and its U-Net learns in `config.steps` steps to turn what the sweeps left into the truth.
+    The `PosteriorMean` learns last, from `SCANS_OF_POSTERIOR` times as many scans that are refined.
     """
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
@@ -59,65 +67,109 @@ def pretrain(config: PretrainConfig) -> Path:
     options = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
     network = build_network("unrolled", n=64, group_size=1, **options)
     assert isinstance(network, Unrolled)
+    wide = {"width": round(1.5 * config.network_width)}
+    posterior = PosteriorMean(**wide)
     recipe: dict[str, Any] = {"scans": config.scans, "steps": config.steps, "seed": config.seed}
     recipe |= {"learning_rate": config.learning_rate, "gain_db": []}
+    state = Pretrained(network.state_dict(), {}, {"network": options, "posterior": wide}, recipe)
     checkpoint = folder / "checkpoints" / "stages.safetensors"
     if config.resume:
-        recipe = _resumed(network, checkpoint, options, recipe)
+        state = _resumed(checkpoint, state)
+        network.load_state_dict(state.network)
     try:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: it can't be written ({error.strerror}); choose another") from None
-    for stage in range(len(recipe["gain_db"]), config.stages):
-        network.to(device)
-        unseen = _examples(network, stage, seed=[config.seed, stage, 1], count=min(UNSEEN, config.scans))
-        examples = _examples(network, stage, seed=[config.seed, stage, 0], count=config.scans)
-        module = StageTraining(network.denoisers[stage], learning_rate=config.learning_rate)
-        trainer = pl.Trainer(
-            accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=1,
-            max_steps=config.steps,
-            gradient_clip_val=1.0,
-            callbacks=[GracefulStop(), *([] if config.quiet else [Progress()])],
-            logger=pl.loggers.CSVLogger(folder, name="logs", version=f"stage-{stage + 1}"),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            log_every_n_steps=10,
-        )
-        crops = Crops(examples, seed=[config.seed, stage, 2], steps=config.steps)
-        trainer.fit(module, DataLoader(crops, batch_size=None))
-        recipe["gain_db"].append(round(_gain(network.denoisers[stage].cpu(), unseen), 3))
-        write_pretrained(checkpoint, network.state_dict(), options=options, recipe=recipe)
+    network.to(device)
+    for stage in range(len(state.recipe["gain_db"]), config.stages + 1):
+        is_last = stage == config.stages
+        see = _refined if is_last else functools.partial(_at_stage, stage=stage)
+        learner = posterior.to(device) if is_last else network.denoisers[stage]
+        name = "posterior mean" if is_last else f"stage {stage + 1} of {config.stages}"
+        gain = _learn(learner, functools.partial(see, network), stage, config, device)
+        state.recipe["gain_db"].append(round(gain, 3))
+        state = state._replace(network=network.state_dict(), posterior=posterior.state_dict() if is_last else {})
+        write_pretrained(checkpoint, state)
         if not config.quiet:
-            print(f"stage {stage + 1} of {config.stages}: {recipe['gain_db'][-1]:+.2f} dB on unseen scans", flush=True)
-    return write_pretrained(folder / "pretrained.safetensors", network.state_dict(), options=options, recipe=recipe)
+            print(f"{name}: {gain:+.2f} dB on unseen scans", flush=True)
+    return write_pretrained(folder / "pretrained.safetensors", state)
 
 
-def _resumed(network: Unrolled, checkpoint: Path, options: dict[str, int], recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe of a checkpoint, whose weights the network takes."""
+def _resumed(checkpoint: Path, wanted: Pretrained) -> Pretrained:
+    """The state of a checkpoint that was made with the same settings."""
     if not checkpoint.is_file():
         raise UsageError(f"--resume: there is no checkpoint {checkpoint}; leave --resume out to start afresh")
-    weights, stored_options, stored = read_pretrained(checkpoint)
-    if stored_options != options or stored | {"gain_db": []} != recipe:
+    stored = read_pretrained(checkpoint)
+    if stored.options != wanted.options or stored.recipe | {"gain_db": []} != wanted.recipe:
         raise UsageError(f"--resume: {checkpoint} was made with other options; give those, or leave --resume out")
-    network.load_state_dict(weights)
     return stored
 
 
+def _learn(
+    learner: torch.nn.Module,
+    see: Callable[[Scan], tuple[Tensor, Tensor, Region]],
+    stage: int,
+    config: PretrainConfig,
+    device: torch.device,
+) -> float:
+    """Train one U-Net on what it sees of simulated scans; the gain on others [dB]."""
+    scans = config.scans * (SCANS_OF_POSTERIOR if stage == config.stages else 1)
+    unseen = _examples(see, seed=[config.seed, stage, 1], count=min(UNSEEN, config.scans))
+    examples = _examples(see, seed=[config.seed, stage, 0], count=scans)
+    trainer = pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=1,
+        max_steps=config.steps,
+        gradient_clip_val=1.0,
+        callbacks=[GracefulStop(), *([] if config.quiet else [Progress()])],
+        logger=pl.loggers.CSVLogger(config.output_dir, name="logs", version=f"stage-{stage + 1}"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=10,
+    )
+    crops = Crops(examples, seed=[config.seed, stage, 2], steps=config.steps)
+    trainer.fit(StageTraining(learner, learning_rate=config.learning_rate), DataLoader(crops, batch_size=None))
+    gain = _gain(learner.cpu(), unseen)
+    learner.to(device)
+    return gain
+
+
+def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Tensor, Region]:
+    """What the U-Net of a stage sees of a scan, and the truth."""
+    probe = torch.from_numpy(scan.probe)
+    region, truth = as_region(scan, subsets=handy_subsets(scan.positions, probe))
+    region = region.to(_device_of(network))
+    seen, _ = next(itertools.islice(network.stages(region), stage, None))
+    return seen, truth, region
+
+
+def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
+    """What the `PosteriorMean` sees of a scan that is refined from the network's object, and the truth."""
+    probe, indices, freedom = torch.from_numpy(scan.probe), np.arange(len(scan)), Freedom(cold=False)
+    first, _ = as_region(scan, subsets=bright_subsets(scan, indices, probe))
+    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions)}
+    region, truth = as_region(scan, **options)
+    first, region = (each.to(_device_of(network)) for each in (first, region))
+    start = on_canvas(network(first) * (first.level / region.level), first.origin, region)
+    seen, _ = look(region, refine(region, start, sweeps=SWEEPS_BEFORE, freedom=freedom), freedom)
+    return seen, truth, region
+
+
+def _device_of(network: torch.nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
 @torch.inference_mode()
-def _examples(network: Unrolled, stage: int, *, seed: list[int], count: int) -> list[Example]:
-    """What the U-Net of a stage sees in `count` simulated scans, in half precision; hopeless ones are left out."""
-    device = next(network.parameters()).device
+def _examples(see: Callable[[Scan], tuple[Tensor, Tensor, Region]], *, seed: list[int], count: int) -> list[Example]:
+    """What is seen of `count` simulated scans, in half precision; hopeless ones are left out."""
     found = []
     for number in range(count):
-        region, truth = _simulated([*seed, number])
-        region, truth = region.to(device), truth.to(device)
-        seen, _ = next(itertools.islice(network.stages(region), stage, None))
-        light = region.illumination()
+        seen, truth, region = see(_simulated([*seed, number]))
+        seen, light = seen.cpu(), region.illumination().cpu()
         weight = (light / (LIT * light.max())).clamp(max=1)
         if relative_error(_object(seen), truth, weight) < HOPELESS:
-            found.append(Example(seen.half().cpu(), truth.cpu(), weight.half().cpu()))
+            found.append(Example(seen.half(), truth, weight.half()))
     if not found:
         raise UsageError(f"--scans {count}: none of them could be reconstructed at all; ask for more")
     return found
@@ -181,23 +233,21 @@ def _gain(denoiser: torch.nn.Module, examples: list[Example]) -> float:
     return float(np.mean(gains))
 
 
-def _simulated(seed: list[int]) -> tuple[Region, Tensor]:
-    """A random scan, fixed by its seed: a region of all its patterns and its true object."""
+def _simulated(seed: list[int]) -> Scan:
+    """A random scan, fixed by its seed."""
     rng = np.random.default_rng(seed)
     while True:
         made = random_scan(rng)
         try:
-            scan = Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
-            return as_region(scan)
+            return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
         except DataError:  # a pattern without a photon, or a stop outside: nobody keeps such a scan
             continue
 
 
-def as_region(scan: Scan) -> tuple[Region, Tensor]:
+def as_region(scan: Scan, **options: Any) -> tuple[Region, Tensor]:
     """All patterns of a scan with a known object, and this object on their canvas, in the region's unit."""
     assert scan.obj is not None
-    probe = torch.from_numpy(scan.probe)
-    region = Region(scan, np.arange(len(scan)), probe, subsets=handy_subsets(scan.positions, probe)).loaded()
+    region = Region(scan, np.arange(len(scan)), torch.from_numpy(scan.probe), **options).loaded()
     truth = torch.ones(region.shape, dtype=torch.complex64)
     (y, x), (height, width) = region.origin, region.extent
     truth[:height, :width] = torch.from_numpy(scan.obj[y : y + height, x : x + width])

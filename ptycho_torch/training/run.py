@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,9 @@ from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
 from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.probe_search import with_probe_from_patterns, with_refined_probe
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
+from ptycho_torch.starts import pretrained_network
 from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels
 from ptycho_torch.training.regions import Anchors, Regions, as_loader, network_unit, spread_anchors
 
@@ -40,7 +43,7 @@ def train(config: TrainConfig) -> Path:
     use_available_threads()
     check_destination(config.output_dir)
     say = (lambda *_: None) if config.quiet else print
-    scan, test = _read(config)
+    scan, test = _read(config, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
         say(note)
     kept, held_out = (
@@ -97,8 +100,13 @@ def _profiled(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _read(config: TrainConfig) -> tuple[Scan, Scan | None]:
-    scan = _with_probe_mask(read_scan(config.train_data_file, domain=config.measurement_domain), config)
+def _read(config: TrainConfig, say: Callable[[str], object]) -> tuple[Scan, Scan | None]:
+    scan = read_scan(config.train_data_file, domain=config.measurement_domain)
+    if config.probe_from == "patterns":
+        scan = with_probe_from_patterns(scan, say=say)
+    if config.probe_update:
+        scan = with_refined_probe(scan, say=say)
+    scan = _with_probe_mask(scan, config)
     if config.test_data_file is None:
         return scan, None
     test = _with_probe_mask(read_scan(config.test_data_file, domain=config.measurement_domain), config)
@@ -107,7 +115,8 @@ def _read(config: TrainConfig) -> tuple[Scan, Scan | None]:
             f"{config.test_data_file}: patterns are {test.n} x {test.n}, those of {config.train_data_file} are "
             f"{scan.n} x {scan.n}; both scans need one size"
         )
-    if test.probe_origin != scan.probe_origin and test.probe_is_guess:
+    found = config.probe_from == "patterns" or config.probe_update
+    if found or (test.probe_origin != scan.probe_origin and test.probe_is_guess):
         test = replace(test, probe=scan.probe, probe_origin=f"from {config.train_data_file.name}")
     return scan, test
 
@@ -121,7 +130,14 @@ def _with_probe_mask(scan: Scan, config: TrainConfig) -> Scan:
 
 
 def _network(config: TrainConfig, n: int) -> torch.nn.Module:
-    return build_network(config.network, **network_options(config, n))
+    if config.init == "random":
+        return build_network(config.network, **network_options(config, n))
+    network, learned = pretrained_network()
+    wanted = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
+    if any(learned[name] != value for name, value in wanted.items()):
+        needed = ", ".join(f"{name} {learned[name]}" for name in wanted)
+        raise UsageError(f"--init pretrained: the weights are for {needed}; leave the flags for these out")
+    return network
 
 
 def network_options(config: TrainConfig, n: int) -> dict[str, int]:

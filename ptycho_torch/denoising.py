@@ -1,0 +1,128 @@
+"""The photon noise that maximum likelihood leaves, taken out by a network that has seen many objects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptycho_torch.data.loader import Batch, Region
+from ptycho_torch.networks.posterior import PosteriorMean
+from ptycho_torch.networks.unet import in_tiles
+from ptycho_torch.physics.likelihood import poisson_nll_each
+from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+from ptycho_torch.physics.patches import extract_whole, place_whole
+from ptycho_torch.physics.probe import illumination
+from ptycho_torch.refinement import FLOOR, Course, Freedom, Refined
+
+CLEAN = 0.02
+"""Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
+DARK = 1e-3
+"""Photons a pixel below which there is nothing but noise."""
+QUARTER = 0.25
+"""Variance of √counts: what photon noise leaves of (√I − √n)² where there are some photons."""
+
+
+BLUR = 5
+"""Side [detector px] of the square over which stray light is averaged."""
+SIGNIFICANT = 2.0
+"""A denoised object is left out when the pixels held out are less likely by this many standard errors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """What came out, and what the pixels held out say of it."""
+
+    refined: Refined  # the denoised one where it is kept, else the one that was given
+    before: float  # likelihood a pixel of the pixels held out
+    after: float
+    gain: float  # mean gain of a pattern, in standard errors
+    excess: float  # mean square error of the modulus, relative to that of photon noise
+    is_kept: bool
+
+    def scores(self) -> dict[str, Any]:
+        """For metrics.json."""
+        return {
+            "is_kept": self.is_kept,
+            "likelihood_per_pixel": [self.before, self.after],
+            "gain_in_standard_errors": self.gain,
+            "excess_noise": self.excess,
+        }
+
+
+def denoise(region: Region, refined: Refined, freedom: Freedom, network: PosteriorMean) -> Denoised:
+    """The refined object less its photon noise, left out where the pixels held out contradict it.
+
+    A smooth object scatters less light to large angles than the true one, where its details are lost in noise. So each
+    object is judged with the stray light that the fitted patterns ask for beside it, the same in all patterns: I + b,
+    b = max(0, mean of n − I). Where no pattern judges, the object stays as it is.
+    The correction fades by min(1, σ / 0.02) where the photon noise σ is small.
+    """
+    seen, excess = look(region, refined, freedom)
+    correction = in_tiles(network, seen) * (seen[4] / CLEAN).clamp(max=1)
+    candidate = replace(refined, object=refined.object + torch.complex(correction[0], correction[1]))
+    before, after = (_likelihoods(region, each, freedom) for each in (refined, candidate))
+    gains = before - after
+    gain = float(gains.mean() / (gains.std() / math.sqrt(len(gains)) + 1e-30)) if region.judges else -math.inf
+    is_kept = gain > -SIGNIFICANT
+    kept = candidate if is_kept else refined
+    return Denoised(kept, float(before.mean()), float(after.mean()), gain, excess, is_kept)
+
+
+def _likelihoods(region: Region, refined: Refined, freedom: Freedom) -> Tensor:
+    """Poisson likelihood a pixel of the pixels held out in each pattern, with stray light: float64 `[n]`."""
+    course = Course.at(region, refined, freedom)
+    missing, times = torch.zeros_like(course.board), torch.zeros_like(course.board)
+    for batch in region.batches():
+        missing += ((batch.amplitude.square() - _predicted(course, batch)) * batch.valid).sum(0)
+        times += batch.valid.expand(batch.amplitude.shape).sum(0)
+    mean = (missing / times.clamp_min(1)).clamp_min(0)[None, None]
+    stray = F.avg_pool2d(F.pad(mean, (BLUR // 2,) * 4, mode="circular"), BLUR, 1)[0, 0]
+    values = [
+        poisson_nll_each(_predicted(course, batch) + stray, batch.amplitude.square(), batch.valid)
+        for batch in region.judging()
+    ]
+    return torch.cat(values).double()
+
+
+def _predicted(course: Course, batch: Batch) -> Tensor:
+    probe, corners, _ = course.probe_of(batch)
+    return detector_intensity(far_field(exit_wave(extract_whole(course.obj, corners, probe.shape[-1]), probe)))
+
+
+def look(region: Region, refined: Refined, freedom: Freedom) -> tuple[Tensor, float]:
+    """What a `PosteriorMean` looks at, `[7, H, W]`, and the excess of the misfit over photon noise.
+
+    The noise of a pixel that n photons have passed, on their way to an object of one, is √(excess / n).
+    """
+    course = Course.at(region, refined, freedom)
+    gradient = torch.zeros_like(refined.object)
+    light = torch.zeros(region.shape, device=region.device)
+    error = expected = 0.0
+    for batch in region.batches():
+        probe, corners, _ = course.probe_of(batch)
+        patches = extract_whole(refined.object, corners, region.n)
+        correction, _ = course.correction(batch, probe, patches)
+        gradient += place_whole((probe.conj() * correction).sum(1), corners, region.shape)
+        light += place_whole(illumination(probe), corners, region.shape)
+        predicted = detector_intensity(far_field(exit_wave(patches, probe)))
+        error += float(((predicted.sqrt() - batch.amplitude).square() * batch.valid).sum())
+        expected += float((predicted.clamp(max=QUARTER) * batch.valid).sum())
+    excess = error / max(expected, 1e-30)
+    noise = (excess / light.clamp_min(DARK)).sqrt().clamp(max=1)
+    step = gradient / (light + FLOOR * light.max())
+    brightness = (light / light.max()).sqrt()
+    obj = refined.object - 1
+    return torch.stack([obj.real, obj.imag, step.real, step.imag, noise, 0.1 * noise.log(), brightness]), excess
+
+
+def in_words(found: Denoised) -> str:
+    """For people."""
+    if not math.isfinite(found.gain):
+        return "denoising: left out, no pattern judges it"
+    judged = f"likelihood of the pixels held out {found.before:.5g} -> {found.after:.5g}, {found.gain:+.1f} σ"
+    return f"denoising: {judged}" + ("" if found.is_kept else ": left out, the maximum-likelihood object stands")

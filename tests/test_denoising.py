@@ -1,0 +1,143 @@
+"""The denoiser behind a refinement: what it looks at, when it is kept, and what it gains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import run
+from test_refine_command import refine_words, result
+
+from ptycho_torch.benchmark import simulated
+from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
+from ptycho_torch.denoising import denoise, look
+from ptycho_torch.networks.posterior import SEEN, PosteriorMean
+from ptycho_torch.refinement import Freedom, Refined, refine
+from ptycho_torch.training.pretraining import as_region, relative_error
+
+WARM = Freedom(cold=False)
+
+
+def at_the_truth(photons: float) -> tuple[Region, Refined]:
+    """A region and the true object, as if a refinement had ended there."""
+    scan = simulated(photons=photons, n=32, positions=100)
+    indices, probe = np.arange(len(scan)), torch.from_numpy(scan.probe)
+    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions)}
+    region, truth = as_region(scan, **options)
+    return region, Refined(truth, region.probe, region.positions.clone(), torch.ones(len(region)), likelihood=[0.0])
+
+
+class Constant(PosteriorMean):
+    """Adds the same to every pixel."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__(width=4)
+        self.value = value
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.value.real, self.value.imag])[None]
+
+
+@pytest.mark.parametrize("photons", [1e3, 1e5])
+def test_the_noise_that_it_looks_at_is_the_noise_of_the_object(photons: float) -> None:
+    """σ² is 1/n up to the excess, which is near one where the object explains the counts."""
+    region, refined = at_the_truth(photons)
+    seen, excess = look(region, refined, WARM)
+    assert seen.shape == (len(SEEN), *region.shape) and 0.95 < excess < 1.6
+    light = region.illumination()
+    bright = light > 0.3 * light.max()
+    if photons > 1e4:
+        found = refine(region, torch.ones_like(refined.object), sweeps=40, freedom=Freedom())
+        error = relative_error(found.object, refined.object, bright) * refined.object[bright].abs().square().mean()
+        assert 0.3 < float(error / seen[4][bright].square().mean()) < 3
+
+
+def test_the_noise_does_not_depend_on_the_unit_of_the_counts() -> None:
+    region, refined = at_the_truth(1e5)
+    seen, excess = look(region, refined, WARM)
+    for batch in (batch for part in region._kept or [] for batch in part):
+        batch.amplitude.mul_(10)
+        batch.probe.mul_(10)
+    region.probe.mul_(10)
+    brighter, larger = look(region, replace(refined, probe=region.probe), WARM)
+    assert larger == pytest.approx(100 * excess, rel=0.15)
+    assert torch.allclose(brighter[4], seen[4], rtol=0.08)
+
+
+def test_what_held_out_pixels_contradict_is_left_out() -> None:
+    region, refined = at_the_truth(1e5)
+    truth = refined.object
+    wrong = replace(refined, object=truth + 0.1)
+    better = denoise(region, wrong, WARM, Constant(truth - wrong.object))
+    assert better.is_kept and torch.allclose(better.refined.object, truth)
+    worse = denoise(region, refined, WARM, Constant(torch.full_like(truth, 0.1)))
+    assert not worse.is_kept and worse.refined is refined and worse.after > worse.before
+
+
+def test_without_a_judge_nothing_is_kept() -> None:
+    scan = simulated(photons=1e5, n=32, positions=100)
+    region, truth = as_region(scan, subsets=1)
+    refined = Refined(truth + 0.1, region.probe, region.positions, torch.ones(len(region)))
+    assert not denoise(region, refined, WARM, Constant(torch.full_like(truth, -0.1))).is_kept
+
+
+def test_it_fades_where_there_is_no_noise() -> None:
+    changes = []
+    for photons in (1e4, 1e9):
+        region, refined = at_the_truth(photons)
+        noise, turn = look(region, refined, WARM)[0][4], 1e-4j * refined.object  # which no pattern minds
+        found = denoise(region, refined, WARM, Constant(turn))
+        change = (found.refined.object - refined.object).abs()
+        assert torch.allclose(change, turn.abs() * (noise / 0.02).clamp(max=1), atol=1e-6)
+        changes.append(float((change / turn.abs())[noise < 0.1].mean()))
+    assert changes[1] < 0.2 < 0.95 < changes[0]
+
+
+@pytest.mark.parametrize(("photons", "least_db"), [(1e3, 1.0), (1e4, 1.0)])
+def test_it_comes_nearer_to_the_truth_than_maximum_likelihood(photons: float, least_db: float) -> None:
+    """On pictures that the training never showed."""
+    from ptycho_torch.starts import find_start, on_canvas, posterior_mean
+
+    scan = simulated(photons=photons, positions=196)
+    start = find_start(Path("pretrained"), scan)
+    probe, indices = start.network_probe(scan.probe), np.arange(len(scan))
+    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions)}
+    region = Region(scan, indices, probe, **options).loaded()
+    same, truth = as_region(scan, **options)
+    with torch.inference_mode():
+        obj = on_canvas(start.model.network(region), region.origin, region)
+        refined = refine(region, obj, sweeps=10, freedom=Freedom())
+        found = denoise(region, refined, Freedom(), posterior_mean())
+    light = region.illumination()
+    weight = (light / (0.3 * light.max())).clamp(max=1)
+    truth = truth * (torch.linalg.vector_norm(same.probe) / torch.linalg.vector_norm(region.probe))
+    assert found.is_kept
+    before, after = (relative_error(one.object, truth, weight) for one in (refined, found.refined))
+    assert 10 * float((before / after).log10()) > least_db
+
+
+def test_the_command_denoises_and_keeps_what_it_took_out(
+    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in refine_words(scan_file, tmp_path, "--sweeps", 6, "--denoise") if word != "--quiet"]
+    assert run(*words) == 0
+    arrays, metrics = result(tmp_path)
+    assert "denoising: " in capsys.readouterr().out
+    before, after = metrics["refinement"]["denoising"]["likelihood_per_pixel"]
+    assert np.isfinite([before, after]).all()
+    gain = metrics["refinement"]["denoising"]["gain_in_standard_errors"]
+    assert metrics["refinement"]["denoising"]["is_kept"] == (gain > -2) == ("undenoised" in arrays)
+    if "undenoised" in arrays:
+        assert arrays["undenoised"].shape == arrays["object"].shape
+        assert 0 < np.abs(arrays["undenoised"] - arrays["object"]).max() < 1
+        assert (tmp_path / "denoising.png").stat().st_size > 1000
+        assert "what was taken out" in (tmp_path / "report.html").read_text()
+
+
+def test_denoising_needs_a_refinement(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--test_data", scan_file, "--output_dir", tmp_path, "--denoise"]
+    assert run("infer", "--model_path", "pretrained", *words) == 2
+    assert "--denoise without --refine" in capsys.readouterr().err
