@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,7 @@ def simulated(
     modes: int = 1,
     kind: str = "pictures",
     seed: int = 7,
+    whole: bool = False,
 ) -> Scan:
     """A raster with jitter over pictures that no pretraining has seen (or another kind of object)."""
     rng = np.random.default_rng(seed)
@@ -79,6 +81,7 @@ def simulated(
     stops = raster(positions, step_px=step, aspect=1.0, rng=rng)
     stops = stops + rng.uniform(-0.15, 0.15, size=stops.shape) * step
     places = stops + n // 2 + MARGIN_PX - stops.min(axis=0)
+    places = places.round() if whole else places
     shape = object_shape(places, n)
     if kind == "pictures":
         obj = transmission(picture(HELD_OUT[0], shape), picture(HELD_OUT[1], shape))
@@ -185,7 +188,7 @@ def run_row(row: Row) -> dict[str, Any]:
     start = find_start(Path("pretrained"), start_scan)
     probe = start.network_probe(start_scan.probe)
     table: dict[str, Any] = {}
-    indices, judges = np.arange(len(scan)), pick_judges(scan.positions)
+    indices, judges = np.arange(len(scan)), pick_judges(scan.positions, torch.as_tensor(scan.probe))
     options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "judges": judges}
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = torch.ones(region.shape, dtype=torch.complex64)
@@ -260,7 +263,7 @@ def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: boo
 def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
     """R of all patterns, at their own places and with this probe."""
     error = power = 0.0
-    for batch in region.batches():
+    for batch in itertools.chain(region.batches(), region.judging()):
         _, fraction = split_positions(batch.positions)
         wave = exit_wave(extract_whole(obj, batch.corners, region.n), shift_probe(probe, fraction))
         left, total = misfit(detector_intensity(far_field(wave)), batch.amplitude.square(), batch.valid)

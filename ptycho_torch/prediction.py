@@ -17,7 +17,7 @@ from torch import Tensor
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
-from ptycho_torch.data.loader import Region, pick_judges
+from ptycho_torch.data.loader import Judges, Region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
@@ -28,7 +28,7 @@ from ptycho_torch.physics.likelihood import misfit, poisson_nll
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
 from ptycho_torch.probe_search import with_probe_from_patterns
-from ptycho_torch.refining import refined_scan
+from ptycho_torch.refining import judges_of, refined_scan
 from ptycho_torch.report import write_course, write_pictures, write_removed, write_report
 from ptycho_torch.starts import Start, find_start, on_canvas
 from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
@@ -57,7 +57,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
     torch.use_deterministic_algorithms(True, warn_only=True)
     start.model.to(device)
     chosen = _chosen(start, scan, config)
-    judges = pick_judges(scan.positions[chosen]) if config.refine and start.group_size == 1 else None
+    judges = judges_of(scan, np.unique(chosen), start, config) if config.refine and start.group_size == 1 else None
     region = _region(start, scan, chosen, config, device, judges=judges)
     begin = time.perf_counter()
     with torch.inference_mode(), _precision(config.precision, device):
@@ -148,7 +148,7 @@ def _region(
     config: InferenceConfig,
     device: torch.device,
     *,
-    judges: np.ndarray | None = None,
+    judges: Judges | None = None,
 ) -> Region:
     probe, batch_size = start.network_probe(scan.probe), config.inference_batch_size
     if start.group_size > 1:

@@ -71,7 +71,7 @@ def with_refined_probe(scan: Scan, *, say: Callable[[str], object]) -> Scan:
 def _tried(scan: Scan, chosen: np.ndarray, probe: Tensor, sweeps: int) -> tuple[float, Tensor]:
     """The least held-out likelihood that a refinement from this probe reaches, and its probe."""
     subsets = refining_subsets(scan, chosen, probe)
-    judges = pick_judges(scan.positions[chosen], share=0.8)
+    judges = pick_judges(scan.positions[chosen], probe)
     region = Region(scan, chosen, probe, subsets=subsets, judges=judges)
     flat = torch.ones(region.shape, dtype=torch.complex64)
     with torch.inference_mode():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.config import InferenceConfig
-from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
+from ptycho_torch.data.loader import Judges, Region, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.denoising import denoise, in_words
 from ptycho_torch.physics.probe import with_more_modes
@@ -56,7 +56,7 @@ def refined_scan(
         probe,
         subsets=_subsets(scan, chosen, probe, positions=positions),
         batch_size=config.inference_batch_size,
-        judges=pick_judges(scan.positions[chosen]),
+        judges=judges_of(scan, chosen, start, config),
         margin=MARGIN_PX if positions else 0,
         device=region.device,
     )
@@ -92,6 +92,12 @@ def refined_scan(
         intensities=_in_scan_order(result.intensities.cpu().numpy(), canvas, np.ones(len(scan), np.float32)),
         scores=scores,
     )
+
+
+def judges_of(scan: Scan, chosen: np.ndarray, start: Start, config: InferenceConfig) -> Judges:
+    """The judges of the refinement that the settings ask for; the network before it must not see what they hold out."""
+    moving = config.position_correction != "none" or config.intensity_fluctuation
+    return pick_judges(scan.positions[chosen], start.network_probe(scan.probe), moving=moving)
 
 
 def _subsets(scan: Scan, chosen: np.ndarray, probe: Tensor, *, positions: bool) -> int:

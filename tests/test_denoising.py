@@ -25,7 +25,7 @@ def at_the_truth(photons: float) -> tuple[Region, Refined]:
     """A region and the true object, as if a refinement had ended there."""
     scan = simulated(photons=photons, n=32, positions=100)
     indices, probe = np.arange(len(scan)), torch.from_numpy(scan.probe)
-    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions)}
+    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions, probe)}
     region, truth = as_region(scan, **options)
     return region, Refined(truth, region.probe, region.positions.clone(), torch.ones(len(region)), likelihood=[0.0])
 
@@ -104,7 +104,7 @@ def test_it_comes_nearer_to_the_truth_than_maximum_likelihood(photons: float, le
     scan = simulated(photons=photons, positions=196)
     start = find_start(Path("pretrained"), scan)
     probe, indices = start.network_probe(scan.probe), np.arange(len(scan))
-    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions)}
+    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions, probe)}
     region = Region(scan, indices, probe, **options).loaded()
     same, truth = as_region(scan, **options)
     with torch.inference_mode():

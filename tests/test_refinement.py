@@ -32,8 +32,8 @@ def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool =
 
 def region_of(scan: Scan, probe: np.ndarray | None = None, **options: object) -> Region:
     start = torch.as_tensor(scan.probe if probe is None else probe)
-    judges = pick_judges(scan.positions)
-    settings = {"subsets": 6, "judges": judges, **options}
+    moving = bool(options.pop("moving", False))
+    settings = {"subsets": 6, "judges": pick_judges(scan.positions, start, moving=moving), **options}
     return Region(scan, np.arange(len(scan)), start, **settings)  # type: ignore[arg-type]
 
 
@@ -183,29 +183,37 @@ def test_a_refinement_never_returns_less_than_its_start() -> None:
         assert torch.equal(result.object, truth)
 
 
-def test_pixels_held_out_judge_and_are_not_used() -> None:
+@pytest.mark.parametrize("moving", [False, True])
+def test_what_is_held_out_judges_and_is_not_used(moving: bool) -> None:
     scan = a_scan()
-    judges = pick_judges(scan.positions)
+    judges = pick_judges(scan.positions, torch.as_tensor(scan.probe), moving=moving)
+    assert (len(judges.places), judges.every) == ((30, 8) if moving else (8, 1))
     dimmed = scan.patterns.copy()
-    dimmed[judges] *= np.where(held_out_pixels(judges, scan.n), 0.9, 1)
-    photons = scan.mean_photons()
-    one = refined(region_of(scan, mean_photons=photons), sweeps=6)
-    other = refined(region_of(replace(scan, patterns=dimmed), mean_photons=photons), sweeps=6)
-    assert len(judges) == 30 and other.likelihood[6] > 1.5 * one.likelihood[6]
+    dimmed[judges.places] *= np.where(held_out_pixels(judges.places, scan.n, every=judges.every), 0.9, 1)
+    options = {"mean_photons": scan.mean_photons(), "judges": judges}
+    one = refined(region_of(scan, **options), sweeps=6)
+    other = refined(region_of(replace(scan, patterns=dimmed), **options), sweeps=6)
+    assert other.likelihood[6] > 1.5 * one.likelihood[6]
     assert one.best_sweep == other.best_sweep == 6
     assert torch.equal(one.object, other.object)
 
 
+def test_a_scan_of_little_overlap_spares_no_pattern() -> None:
+    scan = a_scan(step_px=8.0)
+    region = region_of(scan)
+    assert region.judges == 30 and sum(len(batch.index) for batch in region.batches()) == len(scan)
+
+
 def test_every_eighth_pixel_is_held_out_and_another_one_in_the_next_pattern() -> None:
-    held_out = held_out_pixels(np.arange(8), 32)
-    assert np.array_equal(held_out.sum(0), np.ones((32, 32)))
-    region = region_of(a_scan())
-    fitted = {
-        int(i): batch.valid.expand(batch.amplitude.shape)[k]
-        for batch in region.batches()
-        for k, i in enumerate(batch.index)
-    }
-    judging = {int(i): batch.valid[k] for batch in region.judging() for k, i in enumerate(batch.index)}
+    assert np.array_equal(held_out_pixels(np.arange(8), 32).sum(0), np.ones((32, 32)))
+    scan = a_scan()
+    region = region_of(scan, judges=pick_judges(scan.positions, torch.as_tensor(scan.probe), moving=True))
+    fitted, judging = {}, {}
+    for batch in region.batches():
+        masks = batch.valid.expand(batch.amplitude.shape)
+        fitted |= {int(index): mask for index, mask in zip(batch.index, masks, strict=True)}
+    for batch in region.judging():
+        judging |= {int(index): mask for index, mask in zip(batch.index, batch.valid, strict=True)}
     assert len(judging) == region.judges == 30 and len(fitted) == 120
     for index, mask in judging.items():
         assert not (mask & fitted[index]).any() and (mask | fitted[index]).all() and int(mask.sum()) == 128
@@ -241,7 +249,7 @@ def test_fluctuating_intensities_are_found() -> None:
     scan = a_scan(photons=1e7)
     factors = np.random.default_rng(0).uniform(0.7, 1.3, size=len(scan)).astype(np.float32)
     flickering = replace(scan, patterns=scan.patterns * np.sqrt(factors)[:, None, None])
-    region = region_of(flickering)
+    region = region_of(flickering, moving=True)
     result = refined(region, intensities=True)
     expected = torch.as_tensor(factors[region.indices])
     found = result.intensities / result.intensities.mean() * expected.mean()
@@ -252,7 +260,7 @@ def test_fluctuating_intensities_are_found() -> None:
 def test_wrong_positions_are_put_right() -> None:
     scan = a_scan(photons=1e7, positions=196)
     errors = np.random.default_rng(1).normal(scale=1.0, size=scan.positions.shape)
-    region = region_of(replace(scan, positions=scan.positions + errors), margin=6)
+    region = region_of(replace(scan, positions=scan.positions + errors), margin=6, moving=True)
     result = refined(region, positions=True, sweeps=80)
 
     def rms(positions: torch.Tensor) -> float:
@@ -260,13 +268,15 @@ def test_wrong_positions_are_put_right() -> None:
         return float(np.sqrt(np.square(left - left.mean(0)).mean()))
 
     assert rms(region.positions) > 0.85 and rms(result.positions) < 0.3
-    assert min(result.likelihood) < 0.2 * min(refined(region).likelihood)
+    assert min(result.likelihood) < 0.3 * min(refined(region).likelihood)
 
 
 def test_a_stretched_scan_is_put_right_by_an_affine_map() -> None:
     scan = a_scan(photons=1e6, positions=196)
     centre = scan.positions.mean(0)
-    region = region_of(replace(scan, positions=centre + (scan.positions - centre) * (1.05, 0.96)), subsets=4, margin=8)
+    region = region_of(
+        replace(scan, positions=centre + (scan.positions - centre) * (1.05, 0.96)), subsets=4, margin=8, moving=True
+    )
     found = refined(region, positions=True, affine=True, sweeps=80).positions.numpy()
     true = scan.positions[region.indices]
     design = np.c_[true - true.mean(0), np.ones(len(true))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +24,21 @@ CANVAS_STEP = 8
 PATTERNS_A_PIXEL = 2.5
 """How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
 MOST_SUBSETS = 8
-JUDGED = 8
-"""Of a pattern that judges a refinement, one measured pixel in this many is held out for it."""
+DENSE = 4.0
+"""Patterns a pixel from which on a scan can spare whole patterns for judging; below, they give up some pixels each."""
+LEAST_JUDGED = 32
+"""A scan of fewer patterns can spare nothing."""
+SPARSE_JUDGING = 8
+"""Of a pattern that judges without being spared, one measured pixel in this many is held out for it."""
 BRIGHT = 40.0
 """Photons that each subset has to bring to an object pixel before there may be more of them."""
+
+
+class Judges(NamedTuple):
+    """Patterns that tell how well an object predicts what it was not fitted to."""
+
+    places: np.ndarray  # int64, among the patterns of a region
+    every: int  # of their pixels, one in so many is held out: 1 for whole patterns
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +63,8 @@ class Region:
     The probe is scaled by `level`, so that a flat object of one predicts the mean photons a pattern: inside a network
     amplitudes are in √photons and the object is of order one, whatever the flux or the unit of the probe.
     `level` · (probe in its own unit) is what it takes: level² = mean photons / Σ_valid |far_field(P)|².
-    `judges` are places in `indices` whose patterns hold out some of their pixels (see `held_out_pixels`), so that they
-    can tell how well an object predicts what it was not fitted to; `margin` widens the canvas on every side [px].
+    `judges` hold out their pixels, or some of them (see `held_out_pixels`), from all subsets; `margin` widens the
+    canvas on every side [px].
     """
 
     def __init__(
@@ -65,16 +76,18 @@ class Region:
         mean_photons: float | None = None,
         subsets: int = 1,
         batch_size: int | None = None,
-        judges: np.ndarray | None = None,
+        judges: Judges | None = None,
         margin: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         indices = np.asarray(indices)
-        parts = interleaved_subsets(scan.positions[indices], subsets)
-        order = np.concatenate(parts)
-        self.scan, self.indices, self.subsets = scan, indices[order], len(parts)
-        self._judges = np.zeros(len(indices), bool) if judges is None else np.isin(order, judges)
-        self.judges = int(self._judges.sum())
+        judging, self._every = (np.arange(0), 0) if judges is None else judges
+        spared = judging if self._every == 1 else np.arange(0)
+        kept = np.setdiff1d(np.arange(len(indices)), spared)
+        parts = [kept[part] for part in interleaved_subsets(scan.positions[indices[kept]], subsets)]
+        order = np.concatenate([*parts, spared])
+        self.scan, self.indices, self.subsets, self.judges = scan, indices[order], len(parts), len(judging)
+        self._judges = np.isin(order, judging)
         self.device = torch.device(device)
         self.n = scan.n
         self.valid = torch.as_tensor(scan.valid, device=self.device)
@@ -151,7 +164,7 @@ class Region:
         probe = shift_probe(self.probe, self.fraction[index].to(self.device))
         valid = self.valid
         if self._judges[places].any():
-            held_out = held_out_pixels(numbers, self.n) & self._judges[places, None, None]
+            held_out = held_out_pixels(numbers, self.n, every=self._every) & self._judges[places, None, None]
             valid = valid & torch.from_numpy(held_out if judging else ~held_out).to(self.device)
             amplitude *= valid
         index = index.to(self.device)
@@ -165,17 +178,26 @@ class Region:
         return total
 
 
-def pick_judges(positions: np.ndarray, *, share: float = 0.25, least: int = 16, most: int = 256) -> np.ndarray:
-    """A `share` of the patterns, evenly spread over the scan, int64, for judging a refinement."""
+def pick_judges(positions: np.ndarray, probe: Tensor, *, moving: bool = False, share: float = 0.25) -> Judges:
+    """Who judges a refinement, evenly spread over the scan.
+
+    A few whole patterns where the scan can spare them; else a `share` of the patterns with an eighth of their pixels.
+    Positions and intensities that are `moving` need every pattern. Nobody judges a scan of fewer than 32.
+    """
     count = len(positions)
-    wanted = min(count, most, max(least, round(share * count)))
-    return np.sort(group_neighbours(positions, count // wanted)[:wanted, 0])
+    if count < LEAST_JUDGED:
+        return Judges(np.arange(0), 1)
+    if not moving and overlap(positions, probe) >= DENSE:
+        wanted, every = min(256, max(min(8, count // 8), round(0.03 * count))), 1
+    else:
+        wanted, every = min(count, 256, max(16, round(share * count))), SPARSE_JUDGING
+    return Judges(np.sort(group_neighbours(positions, count // wanted)[:wanted, 0]), every)
 
 
-def held_out_pixels(numbers: np.ndarray, n: int) -> np.ndarray:
-    """Every `JUDGED`-th detector pixel, on a lattice that moves on from pattern to pattern: bool `[b, N, N]`."""
+def held_out_pixels(numbers: np.ndarray, n: int, *, every: int = SPARSE_JUDGING) -> np.ndarray:
+    """One detector pixel in `every`, on a lattice that moves on from pattern to pattern: bool `[b, N, N]`."""
     line = np.arange(n)
-    return (line[:, None] + 3 * line + 5 * np.asarray(numbers)[:, None, None]) % JUDGED == 0
+    return (line[:, None] + 3 * line + 5 * np.asarray(numbers)[:, None, None]) % every == 0
 
 
 def overlap(positions: np.ndarray, probe: Tensor) -> float:

@@ -68,9 +68,9 @@ def _schedule(name: str, optimizer: torch.optim.Optimizer, steps: int, config: T
     return warm_up_and_cosine(optimizer, steps)
 
 
-def warm_up_and_cosine(optimizer: torch.optim.Optimizer, steps: int) -> dict[str, Any]:
+def warm_up_and_cosine(optimizer: torch.optim.Optimizer, steps: int, *, longest_rise: int = 50) -> dict[str, Any]:
     """A short linear rise, then half a cosine down to a hundredth, stepped after every batch."""
-    warm_up = min(50, max(1, steps // 20))
+    warm_up = min(longest_rise, max(1, steps // 10))
 
     def factor(step: int) -> float:
         rise = min(1.0, (step + 1) / warm_up)

@@ -38,6 +38,8 @@ HOPELESS = 0.4
 """Relative square error above which a scan only confuses: too little light or overlap for anything to be seen."""
 CROP, CROPS = 64, 8
 """Side [px] of the pieces that a U-Net learns from, and their number in a step."""
+RISE = 400
+"""Steps at most until the learning rate is reached: a deep U-Net from scratch dies of a faster rise."""
 UNSEEN = 60
 """Scans that only tell what a stage has gained."""
 SWEEPS_BEFORE, SCANS_OF_POSTERIOR = 12, 3
@@ -148,8 +150,8 @@ def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
     """What the `PosteriorMean` sees of a scan that is refined from the network's object, and the truth."""
     probe, indices, freedom = torch.from_numpy(scan.probe), np.arange(len(scan)), Freedom(cold=False)
     first, _ = as_region(scan, subsets=bright_subsets(scan, indices, probe))
-    options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions)}
-    region, truth = as_region(scan, **options)
+    subsets, judges = refining_subsets(scan, indices, probe), pick_judges(scan.positions, probe)
+    region, truth = as_region(scan, subsets=subsets, judges=judges)
     first, region = (each.to(_device_of(network)) for each in (first, region))
     start = on_canvas(network(first) * (first.level / region.level), first.origin, region)
     seen, _ = look(region, refine(region, start, sweeps=SWEEPS_BEFORE, freedom=freedom), freedom)
@@ -280,4 +282,4 @@ class StageTraining(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.denoiser.parameters(), lr=self.learning_rate, weight_decay=1e-4)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": warm_up_and_cosine(optimizer, steps)}
+        return {"optimizer": optimizer, "lr_scheduler": warm_up_and_cosine(optimizer, steps, longest_rise=RISE)}
