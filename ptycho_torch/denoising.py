@@ -29,8 +29,8 @@ QUARTER = 0.25
 
 BLUR = 5
 """Side [detector px] of the square over which stray light is averaged."""
-SIGNIFICANT = 2.0
-"""A denoised object is left out when the pixels held out are less likely by this many standard errors."""
+SIGNIFICANT = 3.0
+"""A denoised object is left out when the pixels held out are less likely by this many standard errors; they are few."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.data.grouping import central_region
-from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
+from ptycho_torch.data.loader import Region, refining_subsets, spared_patterns
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.physics.probe import guess_probe
 from ptycho_torch.refinement import Freedom, refine
@@ -36,7 +36,7 @@ class FoundProbe:
 def search_probe(scan: Scan, *, say: Callable[[str], object] = lambda _: None) -> FoundProbe:
     """The probe that explains the patterns in the middle of a scan best.
 
-    For each defocus a short refinement of object and probe from a flat object judges it by the pixels held out; the
+    For each defocus a short refinement of object and probe from a flat object judges it by patterns held out; the
     best one is refined further. Deterministic. Source of the idea: the field's habit of starting from a model.
     """
     chosen = central_region(scan.positions, min(PATTERNS, len(scan)))
@@ -71,7 +71,7 @@ def with_refined_probe(scan: Scan, *, say: Callable[[str], object]) -> Scan:
 def _tried(scan: Scan, chosen: np.ndarray, probe: Tensor, sweeps: int) -> tuple[float, Tensor]:
     """The least held-out likelihood that a refinement from this probe reaches, and its probe."""
     subsets = refining_subsets(scan, chosen, probe)
-    judges = pick_judges(scan.positions[chosen], probe)
+    judges = spared_patterns(scan.positions[chosen], fraction=0.1)
     region = Region(scan, chosen, probe, subsets=subsets, judges=judges)
     flat = torch.ones(region.shape, dtype=torch.complex64)
     with torch.inference_mode():

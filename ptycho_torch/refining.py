@@ -141,9 +141,10 @@ def _scores(result: Refined, canvas: Region) -> dict[str, Any]:
 
 def _in_words(scores: dict[str, Any]) -> str:
     values, best = scores["likelihood_per_pixel"], scores["best_sweep"]
+    judge = "what is held out" if scores["judging_patterns"] else "all patterns"
     if best == 0:
-        return f"refinement: of {scores['sweeps']} sweeps none makes the pixels held out likelier, the start is kept"
+        return f"refinement: none of {scores['sweeps']} sweeps makes {judge} likelier, the start is kept"
     return (
-        f"refinement: best after {best} of {scores['sweeps']} sweeps, likelihood of the pixels held out "
+        f"refinement: best after {best} of {scores['sweeps']} sweeps, likelihood of {judge} "
         f"{values[0]:.5g} -> {values[best]:.5g} a pixel"
     )

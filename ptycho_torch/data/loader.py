@@ -181,17 +181,25 @@ class Region:
 def pick_judges(positions: np.ndarray, probe: Tensor, *, moving: bool = False, share: float = 0.25) -> Judges:
     """Who judges a refinement, evenly spread over the scan.
 
-    A few whole patterns where the scan can spare them; else a `share` of the patterns with an eighth of their pixels.
-    Positions and intensities that are `moving` need every pattern. Nobody judges a scan of fewer than 32.
+    A few whole patterns where the scan can do without them; else a `share` of the patterns with an eighth of their
+    pixels. Positions and intensities that are `moving` need every pattern. Nobody judges a scan of fewer than 32.
     """
     count = len(positions)
     if count < LEAST_JUDGED:
         return Judges(np.arange(0), 1)
     if not moving and overlap(positions, probe) >= DENSE:
-        wanted, every = min(256, max(min(8, count // 8), round(0.03 * count))), 1
-    else:
-        wanted, every = min(count, 256, max(16, round(share * count))), SPARSE_JUDGING
-    return Judges(np.sort(group_neighbours(positions, count // wanted)[:wanted, 0]), every)
+        return spared_patterns(positions)
+    return Judges(_spread(positions, min(256, max(16, round(share * count)))), SPARSE_JUDGING)
+
+
+def spared_patterns(positions: np.ndarray, *, fraction: float = 0.03) -> Judges:
+    """Whole patterns as judges, whatever the probe."""
+    count = len(positions)
+    return Judges(_spread(positions, min(256, max(1, min(8, count // 8), round(fraction * count)))), 1)
+
+
+def _spread(positions: np.ndarray, wanted: int) -> np.ndarray:
+    return np.sort(group_neighbours(positions, len(positions) // wanted)[:wanted, 0])
 
 
 def held_out_pixels(numbers: np.ndarray, n: int, *, every: int = SPARSE_JUDGING) -> np.ndarray:
