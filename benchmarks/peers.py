@@ -65,7 +65,11 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
             obj = start.model.network(first)
             region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), judges=judges)
             obj = on_canvas(obj * (first.level / region.level), first.origin, region.loaded())
-            found = refine(region, obj, sweeps=sweeps, freedom=Freedom(probe=True)).object if sweeps else obj
+            found = (
+                refine(region, obj, sweeps=sweeps, freedom=Freedom(probe=True, start="network")).object
+                if sweeps
+                else obj
+            )
         return sweeps, time.process_time() - begin, found.numpy(), region.origin
 
     run(1)  # to warm up
@@ -220,7 +224,7 @@ def oracle(scan: Any) -> tuple[float, float]:
     region = Region(scan, indices, probe, subsets=subsets, judges=judges).loaded()
     with torch.inference_mode():
         first = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=60, freedom=Freedom())
-        found = refine(region, first.object, sweeps=200, freedom=Freedom(cold=False))
+        found = refine(region, first.object, sweeps=200, freedom=Freedom(start="refined"))
     return score(found.object.numpy(), region.origin, scan.obj, scan.positions)
 
 

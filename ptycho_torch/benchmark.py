@@ -68,15 +68,17 @@ def simulated(
     overlap: float = WIDTH_OVER_STEP,
     n: int = 64,
     positions: int = 400,
-    probe: str = "defocus",
+    probe: str | np.ndarray = "defocus",
     modes: int = 1,
     kind: str = "pictures",
     seed: int = 7,
     whole: bool = False,
 ) -> Scan:
-    """A raster with jitter over pictures that no pretraining has seen (or another kind of object)."""
+    """A raster with jitter over pictures that no pretraining has seen (or another kind of object); `probe` names one
+    of the simulator's, or is one `[mode, N, N]`."""
     rng = np.random.default_rng(seed)
-    light = make_probe(probe, n=n, modes=modes)
+    light = make_probe(probe, n=n, modes=modes) if isinstance(probe, str) else probe
+    n = light.shape[-1]
     step = (1 - overlap) * width_px(light)
     stops = raster(positions, step_px=step, aspect=1.0, rng=rng)
     stops = stops + rng.uniform(-0.15, 0.15, size=stops.shape) * step
@@ -143,10 +145,23 @@ def _objects(_: BenchmarkConfig) -> Iterator[Row]:
         yield Row("object", kind, lambda k=kind: simulated(kind=k))  # type: ignore[misc]
 
 
+def _lines(config: BenchmarkConfig) -> Iterator[Row]:
+    """Lines in bright light under measured probes, as the published networks without overlap are tested."""
+    for path in _files(config):
+
+        def make(path: Path = path) -> Scan:
+            return simulated(photons=1e9, overlap=0.6, positions=196, probe=read_scan(path).probe, kind="lines")
+
+        yield Row("lines", f"probe of {path.stem}", make)
+
+
 def _measured(config: BenchmarkConfig) -> Iterator[Row]:
-    if config.data is not None:
-        for path in sorted(config.data.glob("*.npz")):
-            yield Row("measured", path.stem, lambda p=path: read_scan(p), Freedom(probe=True))  # type: ignore[misc]
+    for path in _files(config):
+        yield Row("measured", path.stem, lambda p=path: read_scan(p), Freedom(probe=True))  # type: ignore[misc]
+
+
+def _files(config: BenchmarkConfig) -> list[Path]:
+    return sorted(config.data.glob("*.npz")) if config.data is not None else []
 
 
 GROUPS: dict[str, Callable[[BenchmarkConfig], Iterator[Row]]] = {
@@ -155,6 +170,7 @@ GROUPS: dict[str, Callable[[BenchmarkConfig], Iterator[Row]]] = {
     "size": _sizes,
     "probe": _probes,
     "object": _objects,
+    "lines": _lines,
     "measured": _measured,
 }
 
@@ -199,12 +215,13 @@ def run_row(row: Row) -> dict[str, Any]:
     obj = start.model.network(network_region) * (network_region.level / region.level)
     obj = on_canvas(obj, network_region.origin, region)
     table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}
-    warm = _refined(region, obj, WARM_SWEEPS, row.freedom)
+    freedom = replace(row.freedom, start="network")
+    warm = _refined(region, obj, WARM_SWEEPS, freedom)
     table[COLUMNS[1]] = _scores_of(warm, region, scan)
     table[COLUMNS[1]]["cpu_s"] += table["pretrained"]["cpu_s"]
     begin = time.process_time()
-    longer, _ = _refined(region, obj, DENOISED_SWEEPS, row.freedom)
-    denoised = denoise(region, longer, row.freedom, posterior_mean())
+    longer, _ = _refined(region, obj, DENOISED_SWEEPS, freedom)
+    denoised = denoise(region, longer, freedom, posterior_mean())
     table[COLUMNS[2]] = _scores_of((denoised.refined, time.process_time() - begin), region, scan)
     table[COLUMNS[2]]["cpu_s"] += table["pretrained"]["cpu_s"]
     table[COLUMNS[2]]["is_kept"] = denoised.is_kept
@@ -214,7 +231,7 @@ def run_row(row: Row) -> dict[str, Any]:
     if row.first_probe is not None:
         true_region = Region(scan, indices, start.network_probe(scan.probe), **options).loaded()
         cold = _refined(true_region, flat, COLD_SWEEPS, Freedom())
-    oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.freedom, probe=False, cold=False))
+    oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.freedom, probe=False, start="refined"))
     table["oracle"] = _scores_of(oracle, true_region, scan)
     table["limit"] = _limit(scan, true_region)
     table["sweeps_to_the_cold_likelihood"] = _sweeps_to(longer, min(cold[0].likelihood)), cold[0].best_sweep

@@ -1,10 +1,11 @@
 """Maximum-likelihood refinement: sweeps over the whole canvas from any start, with what is not known set free.
 
 A sweep visits the patterns in interleaved subsets and moves the object after each of them, with momentum, as the
-`unrolled` network does, but without a network. It begins in the first of the `GEARS`. When a sweep no longer improves
-the likelihood of pixels that no sweep uses, the next gear follows: fewer, larger subsets and the exact likelihood, at
-last all patterns together. The best state by that held-out likelihood is what comes out, so that a refinement is never
-worse than its start.
+`unrolled` network does, but without a network. It begins in the first of the `GEARS`. What counts is the mean of the
+objects that a sweep has passed through: each follows the photons of the last few subsets, their mean those of all
+(Polyak & Juditsky 1992). When a sweep no longer improves the likelihood of pixels that no sweep uses, the next gear
+follows: fewer, larger subsets and the exact likelihood, at last all patterns together. The best mean by that held-out
+likelihood is what comes out, so that a refinement is never worse than its start.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from ptycho_torch.physics.tilt import slow_phase
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
 TILT_SWEEPS = (3, 6, 9)
-"""Sweeps of a cold start after which the slow phase is read from the patterns' shifts."""
+"""Sweeps after which the slow phase is read from the patterns' shifts."""
 PROBE_FROM, INTENSITIES_FROM, POSITIONS_FROM = 2, 3, 4
 """The first sweeps that move what is free: the object has to be there before."""
-SEARCH_RADII_PX = {3: 4, 4: 3, 5: 3, 6: 2, 7: 2, 8: 1, 9: 1, 10: 1, 12: 4, 14: 2, 16: 1, 20: 4, 22: 2, 24: 1}
+SEARCH_RADII_PX = {3: 4, 4: 3, 5: 3, 6: 2, 7: 2, 8: 1, 9: 1, 10: 1, 12: 6, 14: 2, 16: 1, 20: 6, 22: 2, 24: 1}
 """After these sweeps positions are also sought on a square of this half side; until the last the gear stays."""
 POSITION_MOMENTUM = 0.5
 LARGEST_MOVE_PX = 0.5
@@ -53,16 +54,25 @@ class Gear:
     likelihood: str
     background: float  # photons, see `exit_wave_correction`
     together: int  # subsets that move the object together; 0: all
-    step: float
-    momentum: float
+    paces: tuple[tuple[float, float], ...]  # step and momentum of the first sweeps, the next, … and all that follow
     least_fall: float  # of the held-out likelihood in a sweep, relative, for this gear to go on
 
+    def pace(self, sweeps: int) -> tuple[float, float]:
+        """Step and momentum after so many sweeps in this gear."""
+        return self.paces[min(sweeps // STRIDE, len(self.paces) - 1)]
 
+
+PACES = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.9))
+"""Step and momentum in turn: long strides at first, then more and more of what was learned on the way."""
+STRIDE = 3
+"""Sweeps at each pace, and in each gear at least."""
+SEEKING = (0.5, 0.5)
+"""The pace where positions move: an object that goes its own way for long takes wrong places for granted."""
 GEARS = (
-    Gear("amplitude", 0.0, 1, 0.5, 0.7, 0.05),
-    Gear("poisson", 0.03, 1, 0.5, 0.7, 0.01),
-    Gear("poisson", 0.0, 2, 0.5, 0.7, 0.01),
-    Gear("poisson", 0.0, 0, 1.0, 0.9, 0.0),
+    Gear("amplitude", 0.0, 1, PACES, 0.05),
+    Gear("poisson", 0.03, 1, PACES, 0.003),
+    Gear("poisson", 0.0, 2, ((1.0, 0.7),), 0.003),
+    Gear("poisson", 0.0, 0, ((1.0, 0.9),), 0.0),
 )
 
 
@@ -75,7 +85,7 @@ class Freedom:
     positions: bool = False
     affine: bool = False  # positions move only as one affine map of the scan
     intensities: bool = False  # a factor for each pattern
-    cold: bool = True  # the start knows nothing: coarse gears and slow phase from the patterns' shifts first
+    start: str = "flat"  # or network, whose slow phase is still to be read from the patterns' shifts, or refined
 
 
 @dataclass
@@ -132,8 +142,10 @@ class Course:
         self.board = sign_board(*self.probe.shape[-2:], device=region.device)
         self.lights = [region.illumination(subset) for subset in range(region.subsets)]
         self.lift = slow_phase_lift(region.probe, region.shape)
+        self.mean, self.mean_probe = self.obj, self.probe
         self.is_moving = freedom.probe or freedom.positions
-        self.gear, self.caution, self.idle, self.gain = 0 if freedom.cold else 1, 1.0, 0, 0.0
+        self.gear, self.caution, self.idle, self.gain = 0 if freedom.start == "flat" else 1, 1.0, 0, 0.0
+        self.in_gear = 0  # sweeps
         self.values = torch.zeros(0)
         self.result = Refined(self.obj, self.probe, self.positions.clone(), self.intensities.clone())
 
@@ -147,25 +159,30 @@ class Course:
 
     def sweep(self, number: int) -> None:
         """Every pattern once, then what a whole sweep tells."""
-        shifts: list[Tensor] | None = [] if self.freedom.cold and number in TILT_SWEEPS else None
+        shifts: list[Tensor] | None = [] if self.freedom.start != "refined" and number in TILT_SWEEPS else None
         seen: list[Tensor] = []
         together = GEARS[self.gear].together or self.region.subsets
         firsts = range(0, self.region.subsets, together)
+        self.mean, self.mean_probe = torch.zeros_like(self.obj), torch.zeros_like(self.probe)
         for first in firsts:
             self._visit(range(first, min(first + together, self.region.subsets)), number, shifts, seen)
+            self.mean = self.mean + self.obj / len(firsts)
+            self.mean_probe = self.mean_probe + self.probe / len(firsts)
         if shifts:
             phase = slow_phase(torch.cat(shifts), self.positions[torch.cat(seen)], self.probe, self.region.shape)
             turn = torch.polar(torch.ones_like(phase), phase)
-            self.obj, self.velocity = self.obj * turn, self.velocity * turn
+            self.obj, self.velocity, self.mean = self.obj * turn, self.velocity * turn, self.mean * turn
         if self._is_free("probe", number):
             self._settle_probe()
         if self.freedom.intensities:
             mean = self.intensities.mean()
-            self.intensities, self.obj = self.intensities / mean, self.obj * mean.sqrt()
+            self.intensities, factor = self.intensities / mean, mean.sqrt()
+            self.obj, self.mean = self.obj * factor, self.mean * factor
         if self.freedom.positions and number in SEARCH_RADII_PX and not self.freedom.affine:
             self._search(SEARCH_RADII_PX[number])
         if self.freedom.affine and self._is_free("positions", number):
             self.positions = self._inside(affine_moves(self.region.positions, self.positions))
+        self.in_gear += 1
         self.result.subsets.append(len(firsts))
 
     def _is_free(self, what: str, number: int) -> bool:
@@ -195,13 +212,15 @@ class Course:
                 self._brighten(batch, photons)
         if not self.is_moving:
             light = torch.stack([self.lights[subset] for subset in subsets]).sum(0)
-        step = gear.step * self.caution
+        is_seeking = self.freedom.positions and self.gear < len(GEARS) - 1
+        step, momentum = SEEKING if is_seeking else gear.pace(self.in_gear)
+        step *= self.caution
         direction = lift_slow_phase(gradient / (light + FLOOR * light.max()), self.obj, self.lift)
-        self.velocity = gear.momentum * self.velocity + step * direction
+        self.velocity = momentum * self.velocity + step * direction
         self.obj = self.obj + self.velocity
         if self._is_free("probe", number):
             direction = probe_gradient / (cover + FLOOR * cover.max())
-            self.probe_velocity = gear.momentum * self.probe_velocity + step * direction
+            self.probe_velocity = momentum * self.probe_velocity + step * direction
             self.probe = self.probe + self.probe_velocity
 
     def correction(
@@ -220,10 +239,11 @@ class Course:
         correction, photons = exit_wave_correction(centred, patches, batch.amplitude, batch.valid, **options)
         return correction.mul_(self.board), photons
 
-    def probe_of(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The probe of each pattern of a batch, the corners of its patches, and its fraction of a pixel."""
+    def probe_of(self, batch: Batch, probe: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The probe (or that given) as each pattern of a batch sees it, the corners of its patches, and its fraction
+        of a pixel."""
         whole, fraction = split_positions(self.positions[batch.index])
-        probe = shift_probe(self.probe, fraction) if self.is_moving else batch.probe
+        probe = shift_probe(self.probe if probe is None else probe, fraction) if self.is_moving else batch.probe
         if self.freedom.intensities:
             probe = probe * self._amplitude_factors(batch)
         return probe, whole - self.region.n // 2, fraction
@@ -258,23 +278,23 @@ class Course:
     def _settle_probe(self) -> None:
         """The probe keeps its power, the object takes the rest; modes stay orthogonal, strongest first."""
         factor = (probe_power(self.region.probe) / probe_power(self.probe)).sqrt()
-        self.probe, self.probe_velocity = factor * self.probe, factor * self.probe_velocity
-        self.obj, self.velocity = self.obj / factor, self.velocity / factor
-        if len(self.probe) > 1:
-            turn = orthogonal_modes(self.probe)
-            self.probe = torch.einsum("mk,kyx->myx", turn, self.probe)
-            self.probe_velocity = torch.einsum("mk,kyx->myx", turn, self.probe_velocity)
+        probes, objects = (self.probe, self.probe_velocity, self.mean_probe), (self.obj, self.velocity, self.mean)
+        self.obj, self.velocity, self.mean = (each / factor for each in objects)
+        turn = factor * orthogonal_modes(self.probe)
+        self.probe, self.probe_velocity, self.mean_probe = (torch.einsum("mk,kyx->myx", turn, each) for each in probes)
 
     def judge(self, sweep: int) -> float:
         """Likelihood per pixel of the pixels held out (of all, where none are); keeps the best state."""
         values = self._likelihoods()
         value = float(values.mean())
+        if sweep == 0 and self.freedom.start == "network" and value > FAR_FROM_NOISE:
+            self.gear = 0
         if sweep:
             gain = self.values - values
             self.gain = float(gain.mean() / (gain.std() / math.sqrt(len(gain)) + 1e-30)) if len(gain) > 1 else 0.0
         self.values, result = values, self.result
         if not result.likelihood or (math.isfinite(value) and value < min(result.likelihood)):
-            result.object, result.probe, result.best_sweep = self.obj, self.probe, sweep
+            result.object, result.probe, result.best_sweep = self.mean, self.mean_probe, sweep
             result.positions, result.intensities = self.positions.clone(), self.intensities.clone()
         result.likelihood.append(value)
         return value
@@ -282,8 +302,8 @@ class Course:
     def _likelihoods(self) -> Tensor:
         parts = []
         for batch in self.region.judging():
-            probe, corners, _ = self.probe_of(batch)
-            wave = exit_wave(extract_whole(self.obj, corners, self.region.n), probe)
+            probe, corners, _ = self.probe_of(batch, self.mean_probe)
+            wave = exit_wave(extract_whole(self.mean, corners, self.region.n), probe)
             parts.append(self._likelihood(detector_intensity(far_field(wave)), batch))
         return torch.cat(parts).double()
 
@@ -303,7 +323,7 @@ class Course:
             slow = before - now < GEARS[self.gear].least_fall * before and not self.freedom.positions
             self.idle = self.idle + 1 if self.gain < SIGNIFICANT or slow else 0
             stands = self.idle > (PATIENCE if now > FAR_FROM_NOISE else 0)
-            if stands and not searching:
+            if stands and self.in_gear >= STRIDE and not searching:
                 self._shift()
             return False
         is_best = self.result.best_sweep == len(self.result.likelihood) - 1
@@ -317,11 +337,13 @@ class Course:
 
     def _shift(self) -> None:
         """The next gear; the last one from rest, and from the best state where the sweeps have made it worse."""
-        self.gear, self.idle = self.gear + 1, 0
-        if self.gain < -SIGNIFICANT and not self.freedom.cold:
+        self.gear, self.idle, self.in_gear = self.gear + 1, 0, 0
+        if self.gain < -SIGNIFICANT and self.freedom.start != "flat":
             self.gear = len(GEARS) - 1
             self.obj, self.probe, self.caution = self.result.object, self.result.probe, 0.5
             self.positions, self.intensities = self.result.positions.clone(), self.result.intensities.clone()
+        elif self.gear == len(GEARS) - 1:
+            self.obj, self.probe = self.mean, self.mean_probe
         if self.gear == len(GEARS) - 1:
             self.velocity = torch.zeros_like(self.velocity)
             self.probe_velocity = torch.zeros_like(self.probe_velocity)

@@ -66,7 +66,7 @@ def refined_scan(
         positions=positions,
         affine=config.position_correction == "affine",
         intensities=config.intensity_fluctuation,
-        cold=start.is_flat or start.is_general,
+        start="flat" if start.is_flat else "network" if start.is_general else "refined",
     )
     sweeps = config.refine or 0
 

@@ -18,7 +18,7 @@ from ptycho_torch.networks.posterior import SEEN, PosteriorMean
 from ptycho_torch.refinement import Freedom, Refined, refine
 from ptycho_torch.training.pretraining import as_region, relative_error
 
-WARM = Freedom(cold=False)
+WARM = Freedom(start="refined")
 
 
 def at_the_truth(photons: float) -> tuple[Region, Refined]:

@@ -15,7 +15,7 @@ from ptycho_torch.data.simulation import acquire, simulate_scan
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.cnn import Cnn, synchronise_phases
 from ptycho_torch.networks.unet import TILE, UNet, in_tiles
-from ptycho_torch.networks.unrolled import Unrolled, _without_global_phase, gradient_of
+from ptycho_torch.networks.unrolled import SEEN, Correction, Unrolled, _without_global_phase, gradient_of
 from ptycho_torch.physics.patches import extract
 from ptycho_torch.reassembly import Canvas
 
@@ -95,7 +95,7 @@ def test_batches_and_subsets_change_no_sum(batch_size: int, subsets: int) -> Non
 def test_a_network_s_object_follows_flux_and_probe_as_physics_says() -> None:
     scan = make_scan(noise=True)
     network = Unrolled(width=4)
-    torch.nn.init.normal_(network.denoisers[0].last.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(network.denoisers[0].unet.last.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     model = PtychoModel(network, scale=2.0)
 
     def reconstruct(amplitude: float, probe: float) -> torch.Tensor:
@@ -106,9 +106,30 @@ def test_a_network_s_object_follows_flux_and_probe_as_physics_says() -> None:
             return model(everything(scaled, subsets=2))
 
     plain = reconstruct(1, 1)
-    assert torch.allclose(reconstruct(7, 7), plain, rtol=1e-3, atol=1e-3)
-    assert torch.allclose(reconstruct(7, 1), 7 * plain, rtol=1e-3, atol=1e-2)
-    assert torch.allclose(reconstruct(1, 5), plain / 5, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(reconstruct(8, 8), plain, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(reconstruct(8, 1), 8 * plain, rtol=1e-3, atol=1e-2)
+    assert torch.allclose(reconstruct(1, 4), plain / 4, rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_stage_goes_on_from_the_mean_of_its_sweep_the_others_from_where_they_are() -> None:
+    region = everything(make_scan(noise=True), subsets=4)
+    with torch.no_grad():
+        behind = [seen[6:8].abs().max() for seen, _ in Unrolled(width=4).stages(region)]
+    assert behind[0] > 1e-3 and behind[1] > 1e-3 and behind[2] == 0
+
+
+def test_a_correction_is_as_careful_as_the_object_is_settled() -> None:
+    correction = Correction(width=4, levels=2)
+    torch.nn.init.normal_(correction.unet.last.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    seen = torch.randn(1, len(SEEN), 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        padding = correction(torch.zeros_like(seen))
+        assert padding.isfinite().all() and padding.abs().max() < 1e-3
+        seen[:, -1] = 0.1
+        loud = correction(seen)
+        seen[:, 2:8], seen[:, -1] = 0.01 * seen[:, 2:8], 0.001
+        quiet = correction(seen)
+    assert quiet.abs().mean() < 0.05 * loud.abs().mean()
 
 
 def test_pixels_that_were_not_measured_do_not_act() -> None:

@@ -14,6 +14,8 @@ from ptycho_torch import benchmark
 from ptycho_torch.benchmark import Row, run_row, simulated
 from ptycho_torch.bundle import read_bundle
 from ptycho_torch.bundle.pretrained import read_pretrained
+from ptycho_torch.config import BenchmarkConfig
+from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.loader import handy_subsets
 from ptycho_torch.data.simulation.objects import PICTURES
 from ptycho_torch.data.simulation.variety import HELD_OUT, random_object, random_scan
@@ -124,6 +126,15 @@ def test_the_shipped_network_removes_noise_that_sweeps_leave() -> None:
     assert errors[0] < 0.9 * errors[1]
 
 
+def test_lines_are_drawn_under_the_probes_of_measured_scans(scan_file: Path, tmp_path: Path) -> None:
+    config = BenchmarkConfig(output_dir=tmp_path, data=scan_file.parent, rows="lines")
+    [row] = [row for row in benchmark.rows(config) if row.name == f"probe of {scan_file.stem}"]
+    made, measured = row.make(), read_scan(scan_file)
+    overlap = np.vdot(made.probe, measured.probe) / np.linalg.norm(made.probe) / np.linalg.norm(measured.probe)
+    assert made.n == measured.n and abs(overlap) == pytest.approx(1, abs=1e-4)
+    assert made.nphotons == 1e9 and len(made) == 196
+
+
 def test_an_unseen_scan_becomes_a_picture_without_any_training(scan_file: Path, tmp_path: Path) -> None:
     assert run(*infer_words(Path("pretrained"), scan_file, tmp_path)) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -146,7 +157,7 @@ def test_training_goes_on_from_the_weights_that_come_along(
     assert all(torch.allclose(trained[name], value, atol=1e-4) for name, value in pretrained.items())
     assert run(*infer_words(tmp_path, scan_file, tmp_path / "results")) == 0
     assert run(*words, "--init", "pretrained", "--network_width", 8) == 2
-    assert "the weights are for stages 3, sweeps 3, width 16" in capsys.readouterr().err
+    assert "the weights are for stages 3, sweeps 4, network_width 16" in capsys.readouterr().err
     assert run(*words, "--init", "pretrained", "--network", "cnn") == 2
     assert "--init pretrained needs --network unrolled" in capsys.readouterr().err
 

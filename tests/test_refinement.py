@@ -21,7 +21,7 @@ from ptycho_torch.physics.positions import affine_moves, best_offset, position_s
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, shift_probe, with_more_modes
 from ptycho_torch.physics.sweep import exit_wave_correction
 from ptycho_torch.probe_search import search_probe
-from ptycho_torch.refinement import Freedom, Refined, refine
+from ptycho_torch.refinement import Course, Freedom, Refined, refine
 
 
 def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool = True, **options: object) -> Scan:
@@ -50,6 +50,21 @@ def scores(scan: Scan, region: Region, obj: torch.Tensor, *, ramp: bool = False)
     top, left = region.origin
     part = obj.numpy()[y0 - top : y1 - top, x0 - left : x1 - left]
     return compare(part, scan.obj[y0:y1, x0:x1], scale="complex", ramp=ramp)
+
+
+def test_what_counts_is_the_mean_of_a_sweep_which_has_less_noise_than_its_end() -> None:
+    scan = a_scan(photons=1e4)
+    region = region_of(scan)
+    with torch.inference_mode():
+        course = Course(region, torch.ones(region.shape, dtype=torch.complex64), Freedom(probe=True))
+        course.judge(0)
+        for sweep in range(1, 8):
+            course.sweep(sweep)
+            course.judge(sweep)
+        mean, end = (scores(scan, region, obj)["amplitude_psnr_db"] for obj in (course.mean, course.obj))
+    assert mean > end + 0.5
+    assert course.result.best_sweep == 7
+    assert course.result.object is course.mean and course.result.probe is course.mean_probe
 
 
 @pytest.mark.parametrize("likelihood", ["poisson", "amplitude"])
@@ -177,7 +192,7 @@ def test_a_refinement_never_returns_less_than_its_start() -> None:
     (top, left), (height, width) = region.origin, region.extent
     truth = torch.ones(region.shape, dtype=torch.complex64)
     truth[:height, :width] = torch.as_tensor(scan.obj[top : top + height, left : left + width] / region.level)
-    result = refined(region, sweeps=8, obj=truth, cold=False)
+    result = refined(region, sweeps=8, obj=truth, start="refined")
     assert result.likelihood[result.best_sweep] == min(result.likelihood) <= result.likelihood[0]
     if result.best_sweep == 0:
         assert torch.equal(result.object, truth)

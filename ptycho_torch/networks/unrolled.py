@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ptycho_torch.data.loader import Region
 from ptycho_torch.networks.unet import UNet, in_tiles
@@ -16,6 +17,14 @@ from ptycho_torch.physics.tilt import slow_phase, unexplained
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
+COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85))
+"""Step η and momentum μ of the sweeps of the first, the second and all later stages, before any training."""
+RESTLESS_PX = 9
+"""Side of the square over which the unrest of the object is averaged."""
+STILL = 1e-5
+"""An object that moves less than this rests."""
+SEEN = ("Re O − 1", "Im O", "Re d", "Im d", "Re v", "Im v", "Re Ō − O", "Im Ō − O", "√brightness", "0.1 ln R²", "s")
+"""What a stage looks at, channel by channel: object, last step, velocity, its mean in the last sweep, … and unrest."""
 
 
 class Unrolled(nn.Module):
@@ -24,28 +33,31 @@ class Unrolled(nn.Module):
     A stage is `sweeps` physics sweeps. A sweep visits the patterns in interleaved subsets, each spread evenly over the
     scan, and moves the object after each of them, with momentum,
 
-        v ← μ v + η · lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
+        v ← μ v + η d,   d = lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
 
     with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then the
-    phase that the patterns' shifts in the last sweep tell of is added, and a U-Net sees O − 1, v, the last step,
-    √illumination and ln R², what the sweep left unexplained (photon noise, in the end), and adds a complex correction.
-    Step sizes η and momenta μ are learned for every sweep. The probe acts through the physics only, so that the network
-    carries over to probes that it has not seen. Source of the idea: learned iterative reconstruction (Adler & Öktem
-    2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson & Larkin 1994.
+    phase that the patterns' shifts in the last sweep tell of is added, and a `Correction`: a U-Net sees O, d, v, the
+    mean Ō of the last sweep's objects, √illumination and ln R², what the sweep left unexplained (photon noise, in the
+    end). The last stage goes on from Ō, which has less of the noise of single subsets. Steps η and momenta μ are
+    learned for every sweep; before, the first stage strides out, the later ones carry on (see `COURSE`). The probe acts
+    through the physics only, so that the network carries over to probes that it has not seen. Source of the idea:
+    learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the
+    subsets: Hudson & Larkin 1994; of the mean: Polyak & Juditsky 1992.
     """
 
     def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:
         super().__init__()
-        self.step = nn.Parameter(torch.full((stages, sweeps), 0.5))
-        self.momentum = nn.Parameter(torch.full((stages, sweeps), 0.7))
-        self.denoisers = nn.ModuleList(UNet(8, 2, width=width, levels=levels) for _ in range(stages))
+        course = torch.tensor([COURSE[min(stage, len(COURSE) - 1)] for stage in range(stages)])
+        self.step = nn.Parameter(course[:, :1].repeat(1, sweeps))
+        self.momentum = nn.Parameter(course[:, 1:].repeat(1, sweeps))
+        self.denoisers = nn.ModuleList(Correction(width=width, levels=levels) for _ in range(stages))
 
     def forward(self, region: Region) -> Tensor:
         *_, (_, obj) = self.stages(region)
         return obj
 
     def stages(self, region: Region) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the U-Net of each stage sees `[8, H, W]`, and the object `[H, W]` that it leaves."""
+        """What the `Correction` of each stage sees `[11, H, W]`, and the object `[H, W]` that it leaves."""
         lights = [region.illumination(subset) for subset in range(region.subsets)]
         preconditions = [1 / (light + FLOOR * light.max()) for light in lights]
         illumination = torch.stack(lights).sum(0)
@@ -55,24 +67,56 @@ class Unrolled(nn.Module):
         velocity = direction = torch.zeros_like(obj)
         for steps, momenta, denoiser in zip(self.step, self.momentum, self.denoisers, strict=True):
             shifts: list[Tensor] = []
+            mean, power = torch.zeros_like(obj), torch.zeros_like(brightness)
             for sweep, (step, momentum) in enumerate(zip(steps, momenta, strict=True), start=1):
-                seen_in_passing = shifts if sweep == len(steps) else None
+                is_last = sweep == len(steps)
                 for subset, precondition in enumerate(preconditions):
-                    gradient = gradient_of(obj, region, subset, shifts=seen_in_passing)
+                    gradient = gradient_of(obj, region, subset, shifts=shifts if is_last else None)
                     direction = lift_slow_phase(precondition * gradient, obj, lift)
                     velocity = momentum * velocity + step * direction
                     obj = obj + velocity
+                    if is_last:
+                        mean = mean + obj / region.subsets
+                        power = power + direction.detach().abs().square() / region.subsets
             sums = torch.cat(shifts)
             phase = slow_phase(sums, region.positions[: len(sums)], region.probe, region.shape)
             turn = torch.polar(torch.ones_like(phase), phase)
-            obj, velocity, direction = turn * obj, turn * velocity, turn * direction
+            velocity, direction, mean = turn * velocity, turn * direction, turn * mean
+            obj = mean if denoiser is self.denoisers[-1] else turn * obj
             noise = torch.full_like(brightness, 0.1) * (unexplained(sums) + 1e-12).log()
-            pictures = [part for wave in (obj - 1, velocity, direction) for part in (wave.real, wave.imag)]
-            seen = torch.stack([*pictures, brightness, noise])
-            assert isinstance(denoiser, UNet)
+            pictures = [part for wave in (obj - 1, direction, velocity, mean - obj) for part in (wave.real, wave.imag)]
+            seen = torch.stack([*pictures, brightness, noise, _unrest(power)])
+            assert isinstance(denoiser, Correction)
             correction = in_tiles(denoiser, seen)
             obj = obj + _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
             yield seen, obj
+
+
+class Correction(nn.Module):
+    """What a U-Net adds to an object `[b, 2, H, W]`, seen `[b, 11, H, W]`, in units of the object's unrest s.
+
+    It sees the steps of the sweeps over s and answers in s, so that it is as careful as the object is settled.
+    """
+
+    def __init__(self, *, width: int, levels: int) -> None:
+        super().__init__()
+        self.unet = UNet(len(SEEN), 2, width=width, levels=levels)
+
+    @property
+    def reach(self) -> int:
+        """How far [px] an input pixel can act on the output."""
+        return self.unet.reach
+
+    def forward(self, seen: Tensor) -> Tensor:
+        obj, moves, light, unrest = seen.split([2, 6, 2, 1], dim=1)
+        unrest = unrest.clamp_min(STILL)
+        return unrest * self.unet(torch.cat([obj, moves / unrest, light, 0.2 * unrest.log()], dim=1))
+
+
+def _unrest(power: Tensor) -> Tensor:
+    """Root-mean-square step around each pixel, from the mean square step of each pixel `[H, W]`."""
+    blurred = F.avg_pool2d(power[None, None], RESTLESS_PX, 1, RESTLESS_PX // 2, count_include_pad=False)[0, 0]
+    return blurred.sqrt()
 
 
 def gradient_of(obj: Tensor, region: Region, subset: int, *, shifts: list[Tensor] | None = None) -> Tensor:

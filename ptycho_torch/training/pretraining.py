@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ptycho_torch.bundle.pretrained import Pretrained, read_pretrained, write_pretrained
 from ptycho_torch.config import PretrainConfig
-from ptycho_torch.data.loader import Region, bright_subsets, handy_subsets, pick_judges, refining_subsets
+from ptycho_torch.data.loader import Region, bright_subsets, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation.variety import random_scan
 from ptycho_torch.denoising import look
@@ -32,8 +32,9 @@ from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
 
 LIT = 0.3
 """Object pixels with this fraction of the largest illumination, or more, count fully."""
-GOOD_ENOUGH = 2e-4
-"""Relative square error below which a network is not needed: sweeps alone go on from there."""
+GOOD_ENOUGH, CLEAN_ENOUGH = 2e-5, 2e-4
+"""Relative square errors below which a stage (sweeps alone go on from there) and the posterior mean, which fades where
+there is little noise, are not needed. A smaller one lets bright scans kill the posterior mean: it then says nothing."""
 HOPELESS = 0.4
 """Relative square error above which a scan only confuses: too little light or overlap for anything to be seen."""
 CROP, CROPS = 64, 8
@@ -131,8 +132,10 @@ def _learn(
         log_every_n_steps=10,
     )
     crops = Crops(examples, seed=[config.seed, stage, 2], steps=config.steps)
-    trainer.fit(StageTraining(learner, learning_rate=config.learning_rate), DataLoader(crops, batch_size=None))
-    gain = _gain(learner.cpu(), unseen)
+    enough = CLEAN_ENOUGH if stage == config.stages else GOOD_ENOUGH
+    training = StageTraining(learner, learning_rate=config.learning_rate, enough=enough)
+    trainer.fit(training, DataLoader(crops, batch_size=None))
+    gain = _gain(learner.cpu(), unseen, enough=enough)
     learner.to(device)
     return gain
 
@@ -140,7 +143,7 @@ def _learn(
 def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Tensor, Region]:
     """What the U-Net of a stage sees of a scan, and the truth."""
     probe = torch.from_numpy(scan.probe)
-    region, truth = as_region(scan, subsets=handy_subsets(scan.positions, probe))
+    region, truth = as_region(scan, subsets=bright_subsets(scan, np.arange(len(scan)), probe))
     region = region.to(_device_of(network))
     seen, _ = next(itertools.islice(network.stages(region), stage, None))
     return seen, truth, region
@@ -148,7 +151,7 @@ def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Ten
 
 def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
     """What the `PosteriorMean` sees of a scan that is refined from the network's object, and the truth."""
-    probe, indices, freedom = torch.from_numpy(scan.probe), np.arange(len(scan)), Freedom(cold=False)
+    probe, indices, freedom = torch.from_numpy(scan.probe), np.arange(len(scan)), Freedom(start="network")
     first, _ = as_region(scan, subsets=bright_subsets(scan, indices, probe))
     subsets, judges = refining_subsets(scan, indices, probe), pick_judges(scan.positions, probe)
     region, truth = as_region(scan, subsets=subsets, judges=judges)
@@ -222,7 +225,7 @@ def turned_to(truth: Tensor, obj: Tensor, weight: Tensor) -> Tensor:
     return truth * overlap / overlap.abs().clamp_min(1e-30)
 
 
-def _gain(denoiser: torch.nn.Module, examples: list[Example]) -> float:
+def _gain(denoiser: torch.nn.Module, examples: list[Example], *, enough: float) -> float:
     """Mean gain in relative square error [dB]."""
     gains = []
     with torch.inference_mode():
@@ -230,7 +233,7 @@ def _gain(denoiser: torch.nn.Module, examples: list[Example]) -> float:
             correction = denoiser(seen.float()[None])[0]
             before = _object(seen)
             after = before + torch.complex(correction[0], correction[1])
-            errors = [relative_error(obj, truth, weight.float()) + GOOD_ENOUGH for obj in (before, after)]
+            errors = [relative_error(obj, truth, weight.float()) + enough for obj in (before, after)]
             gains.append(10 * float((errors[0] / errors[1]).log10()))
     return float(np.mean(gains))
 
@@ -264,18 +267,18 @@ def relative_error(obj: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 
 class StageTraining(pl.LightningModule):
-    """Least squares against the truth, in decibels, so that every dose counts the same."""
+    """Least squares against the truth, in decibels: every dose counts the same, down to an error of `enough`."""
 
-    def __init__(self, denoiser: torch.nn.Module, *, learning_rate: float) -> None:
+    def __init__(self, denoiser: torch.nn.Module, *, learning_rate: float, enough: float) -> None:
         super().__init__()
-        self.denoiser, self.learning_rate = denoiser, learning_rate
+        self.denoiser, self.learning_rate, self.enough = denoiser, learning_rate, enough
 
     def training_step(self, batch: Example, _: int) -> Tensor:
         seen, truth, weight = batch
         correction = self.denoiser(seen.contiguous(memory_format=torch.channels_last))
         away = _object(seen) + torch.complex(correction[:, 0], correction[:, 1]) - truth
         error = (weight * away.abs().square()).sum((-2, -1)) / (weight * truth.abs().square()).sum((-2, -1))
-        loss = (error + GOOD_ENOUGH).log().mean()
+        loss = (error + self.enough).log().mean()
         self.log("loss", loss, on_step=True, batch_size=len(seen))
         return loss
 

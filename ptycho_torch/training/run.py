@@ -133,22 +133,21 @@ def _network(config: TrainConfig, n: int) -> torch.nn.Module:
     if config.init == "random":
         return build_network(config.network, **network_options(config, n))
     network, learned = pretrained_network()
-    wanted = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
-    if any(learned[name] != value for name, value in wanted.items()):
-        needed = ", ".join(f"{name} {learned[name]}" for name in wanted)
+    sizes = {"stages": "stages", "sweeps": "sweeps", "network_width": "width"}
+    asked = {name: getattr(config, name) for name in sizes if name in config.model_fields_set}
+    if any(learned[sizes[name]] != value for name, value in asked.items()):
+        needed = ", ".join(f"{name} {learned[size]}" for name, size in sizes.items())
         raise UsageError(f"--init pretrained: the weights are for {needed}; leave the flags for these out")
     return network
 
 
 def network_options(config: TrainConfig, n: int) -> dict[str, int]:
     """What `build_network` needs to make the same network again."""
-    return {
-        "n": n,
-        "group_size": config.gridsize**2,
-        "stages": config.stages,
-        "sweeps": config.sweeps,
-        "width": config.network_width,
-    }
+    sizes = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
+    if config.init == "pretrained":
+        _, learned = pretrained_network()
+        sizes = {name: learned[name] for name in sizes}
+    return {"n": n, "group_size": config.gridsize**2, **sizes}
 
 
 def _regions(scan: Scan, indices: np.ndarray, scale: IntensityScale, config: TrainConfig) -> Regions:
