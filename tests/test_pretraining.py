@@ -54,8 +54,8 @@ def test_pretraining_writes_what_the_recipe_says_and_is_repeatable(tiny: Path, t
     network, posterior = Unrolled(**found.options["network"]), PosteriorMean(**found.options["posterior"])
     network.load_state_dict(found.network)
     posterior.load_state_dict(found.posterior)
-    learners = [*network.denoisers, posterior.unet]
-    assert all(float(learner.last.weight.detach().abs().sum()) > 0 for learner in learners)
+    learners = [*network.denoisers, posterior]
+    assert all(float(learner.unet.last.weight.detach().abs().sum()) > 0 for learner in learners)
     assert run("pretrain", "--output_dir", tmp_path, *TINY) == 0
     again = read_pretrained(tmp_path / "pretrained.safetensors")
     assert all(torch.equal(again.network[name], value) for name, value in found.network.items())
@@ -112,18 +112,19 @@ def test_crops_turn_the_truth_to_what_was_seen() -> None:
     assert torch.allclose(turned_to(truth, turned, torch.ones(90, 70)), turned, atol=1e-5)
 
 
-def test_the_shipped_network_removes_noise_that_sweeps_leave() -> None:
-    """At 1e3 photons and on pictures that training never showed, by more than a tenth."""
+@pytest.mark.parametrize("photons", [1e3, 1e5])
+def test_the_shipped_network_comes_nearer_to_the_truth_than_its_sweeps(photons: float) -> None:
+    """On pictures that training never showed."""
     pretrained = read_pretrained()
     network, bare = Unrolled(**pretrained.options["network"]), Unrolled(**pretrained.options["network"])
     network.load_state_dict(pretrained.network)
-    scan = simulated(photons=1e3)
+    scan = simulated(photons=photons)
     region, truth = as_region(scan, subsets=handy_subsets(scan.positions, torch.from_numpy(scan.probe)))
     light = region.illumination()
     weight = (light / (0.3 * light.max())).clamp(max=1)
     with torch.inference_mode():
         errors = [float(relative_error(one(region), truth, weight)) for one in (network, bare)]
-    assert errors[0] < 0.9 * errors[1]
+    assert errors[0] < 0.96 * errors[1]
 
 
 def test_lines_are_drawn_under_the_probes_of_measured_scans(scan_file: Path, tmp_path: Path) -> None:
