@@ -21,7 +21,7 @@ from ptycho_torch.physics.positions import affine_moves, best_offset, position_s
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, shift_probe, with_more_modes
 from ptycho_torch.physics.sweep import exit_wave_correction
 from ptycho_torch.probe_search import search_probe
-from ptycho_torch.refinement import Course, Freedom, Refined, refine
+from ptycho_torch.refinement import STRIDE, Course, Freedom, Refined, refine
 
 
 def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool = True, **options: object) -> Scan:
@@ -65,6 +65,23 @@ def test_what_counts_is_the_mean_of_a_sweep_which_has_less_noise_than_its_end() 
     assert mean > end + 0.5
     assert course.result.best_sweep == 7
     assert course.result.object is course.mean and course.result.probe is course.mean_probe
+
+
+def test_every_gear_has_its_chance() -> None:
+    subsets = refined(region_of(a_scan(photons=1e4)), sweeps=30).subsets
+    runs = [subsets.count(count) for count in sorted(set(subsets), reverse=True)]
+    assert len(runs) == 3 and min(runs) >= STRIDE
+
+
+@pytest.mark.parametrize(("photons", "gear"), [(1e2, 1), (1e8, 0)])
+def test_what_a_network_leaves_is_refined_in_coarse_gear_only_while_it_is_far_from_noise(
+    photons: float, gear: int
+) -> None:
+    region = region_of(a_scan(photons=photons))
+    with torch.inference_mode():
+        course = Course(region, torch.ones(region.shape, dtype=torch.complex64), Freedom(start="network"))
+        course.judge(0)
+    assert course.gear == gear
 
 
 @pytest.mark.parametrize("likelihood", ["poisson", "amplitude"])
