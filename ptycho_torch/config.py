@@ -146,7 +146,7 @@ class PretrainConfig(DeviceSettings):
     output_dir: Path = setting(..., "folder for pretrained.safetensors, checkpoints and the log")
     scans: int = setting(500, "simulated scans that each stage learns from", ge=1)
     steps: int = setting(3000, "optimiser steps of each stage", ge=1)
-    stages: int = setting(3, "stages of the network", ge=1, le=16)
+    stages: int = setting(4, "stages of the network", ge=1, le=16)
     sweeps: int = setting(4, "physics sweeps a stage", ge=1, le=32)
     network_width: int = setting(16, "channels of the U-Nets", ge=4, le=128)
     learning_rate: float = setting(2e-3, "peak learning rate of AdamW", flags=("--learning-rate",), gt=0)

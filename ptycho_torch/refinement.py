@@ -36,6 +36,9 @@ PROBE_FROM, INTENSITIES_FROM, POSITIONS_FROM = 2, 3, 4
 """The first sweeps that move what is free: the object has to be there before."""
 SEARCH_RADII_PX = {3: 4, 4: 3, 5: 3, 6: 2, 7: 2, 8: 1, 9: 1, 10: 1, 12: 6, 14: 2, 16: 1, 20: 6, 22: 2, 24: 1}
 """After these sweeps positions are also sought on a square of this half side; until the last the gear stays."""
+FAR_PX, CONFIRMED = 6, (0.15, 0.45)
+"""A search this wide looks at the object where it is lit by more than these fractions of the largest illumination (not
+at all, fully)."""
 POSITION_MOMENTUM = 0.5
 LARGEST_MOVE_PX = 0.5
 """A gradient step moves no position farther."""
@@ -263,11 +266,24 @@ class Course:
         self.intensities[batch.index] *= (counted / photons).clamp(0.5, 2.0).sqrt()
 
     def _search(self, radius: int) -> None:
+        obj = self._confirmed() if radius >= FAR_PX else self.obj
         for batch in self.region.batches():
             probe, corners, _ = self.probe_of(batch)
-            offset = best_offset(self.obj, probe, corners, batch.amplitude, batch.valid, radius=radius)
+            offset = best_offset(obj, probe, corners, batch.amplitude, batch.valid, radius=radius)
             self.positions[batch.index] = self._inside(self.positions[batch.index] + offset)
         self.position_velocity.zero_()
+
+    def _confirmed(self) -> Tensor:
+        """The object where more than one pattern lights it, and its mean elsewhere: a pattern at the rim that stands in
+        a wrong place has painted its own object there, which would confirm the place."""
+        light = torch.zeros(self.region.shape, device=self.region.device)
+        for batch in self.region.batches():
+            probe, corners, _ = self.probe_of(batch)
+            light += place_whole(illumination(probe).expand(len(corners), -1, -1), corners, self.region.shape)
+        dim, bright = CONFIRMED
+        weight = ((light / light.max() - dim) / (bright - dim)).clamp(0, 1)
+        mean = (weight * self.obj).sum() / weight.sum()
+        return torch.lerp(mean.expand_as(self.obj), self.obj, weight.to(self.obj.dtype))
 
     def _inside(self, positions: Tensor) -> Tensor:
         """Positions held where their windows stay on the canvas."""

@@ -8,16 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ptycho_torch.benchmark import simulated
 from ptycho_torch.data.grouping import group_neighbours
 from ptycho_torch.data.loader import Region, handy_subsets, overlap
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation import acquire, simulate_scan
 from ptycho_torch.model import PtychoModel
+from ptycho_torch.networks import unrolled
 from ptycho_torch.networks.cnn import Cnn, synchronise_phases
 from ptycho_torch.networks.unet import TILE, UNet, in_tiles
 from ptycho_torch.networks.unrolled import SEEN, Correction, Unrolled, _without_global_phase, gradient_of
 from ptycho_torch.physics.patches import extract
 from ptycho_torch.reassembly import Canvas
+from ptycho_torch.training.pretraining import as_region, relative_error
 
 N = 32
 
@@ -55,6 +58,25 @@ def test_the_true_object_predicts_noise_free_counts_and_is_left_alone(modes: int
     flat = torch.ones_like(truth)
     for subset in range(3):
         assert gradient_of(truth, region, subset).norm() < 2e-2 * gradient_of(flat, region, subset).norm()
+
+
+def untrained_error(photons: float, **options: int) -> float:
+    """Relative square error of the sweeps alone on a well-lit scan."""
+    region, truth = as_region(simulated(photons=photons, n=N, positions=225), subsets=6)
+    light = region.illumination()
+    with torch.inference_mode():
+        obj = Unrolled(width=4, **options)(region)
+    return float(relative_error(obj, truth, (light / (0.3 * light.max())).clamp(max=1)))
+
+
+def test_nine_sweeps_are_nearly_enough_for_bright_light() -> None:
+    assert untrained_error(1e6) < 5e-4
+
+
+def test_the_fourth_stage_makes_better_use_of_few_photons(monkeypatch: pytest.MonkeyPatch) -> None:
+    poisson = untrained_error(1e5, stages=4)
+    monkeypatch.setattr(unrolled, "POISSON_FROM", 9)
+    assert poisson < 0.95 * untrained_error(1e5, stages=4) < untrained_error(1e5)
 
 
 def test_a_broad_phase_stands_before_any_training() -> None:

@@ -123,8 +123,9 @@ def test_a_shifted_probe_is_the_band_limited_probe_between_pixels() -> None:
     assert torch.allclose(moved[0, 0], blob(0.3, -0.45), atol=1e-5)
 
 
+@pytest.mark.parametrize("background", [None, 0.02])
 @pytest.mark.parametrize("modes", [1, 3])
-def test_the_modulus_gradient_is_the_derivative_of_the_amplitude_misfit(modes: int) -> None:
+def test_the_likelihood_gradient_is_the_derivative_of_the_misfit(modes: int, background: float | None) -> None:
     obj = random_wave(20, 22, seed=4).requires_grad_()
     light = random_wave(5, modes, 8, 8, seed=5)
     corners = torch.tensor([[0, 0], [3, 4], [5, 9], [12, 14], [7, 2]])
@@ -133,22 +134,33 @@ def test_the_modulus_gradient_is_the_derivative_of_the_amplitude_misfit(modes: i
     valid[2, 3] = valid[5, 0] = False
     cut = patches.extract_whole(obj, corners, 8)
     predicted = optics.detector_intensity(optics.far_field(optics.exit_wave(cut, light)))
-    soft = (predicted + sweep.SOFTENING * amplitude.square().mean((-2, -1), keepdim=True)).sqrt()
-    misfit = torch.where(valid, 0.5 * predicted - amplitude * soft, 0.0).sum()
-    (down,) = torch.autograd.grad(misfit, obj)
-    direction = sweep.modulus_gradient(obj.detach(), light, corners, amplitude, valid)
+    mean = amplitude.square().mean((-2, -1), keepdim=True)
+    if background is None:
+        each = 0.5 * predicted - amplitude * (predicted + sweep.SOFTENING * mean).sqrt()
+    else:
+        dark = (sweep.SOFTENING + background) * mean
+        each = 0.25 * (predicted - (amplitude.square() + dark) * (predicted + dark).log())
+    (down,) = torch.autograd.grad(torch.where(valid, each, 0.0).sum(), obj)
+    given = None if background is None else torch.tensor(background, dtype=torch.float64)
+    direction = sweep.likelihood_gradient(obj.detach(), light, corners, amplitude, valid, background=given)
     assert torch.allclose(direction, -down)
 
 
+@pytest.mark.parametrize("background", [None, 0.02])
 @pytest.mark.parametrize("modes", [1, 2])
-def test_the_derivative_of_the_modulus_gradient_is_right(modes: int) -> None:
+def test_the_derivative_of_the_likelihood_gradient_is_right(modes: int, background: float | None) -> None:
     obj = random_wave(12, 12, seed=7).requires_grad_()
     light = random_wave(3, modes, 6, 6, seed=8)
     corners = torch.tensor([[0, 0], [3, 4], [6, 5]])
     amplitude = torch.rand(3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(9)) + 0.5
     valid = torch.ones(6, 6, dtype=torch.bool)
     valid[1, 2] = False
-    assert torch.autograd.gradcheck(lambda o: sweep.modulus_gradient(o, light, corners, amplitude, valid), (obj,))
+    given = None if background is None else torch.tensor(background, dtype=torch.float64)
+
+    def gradient(wave: torch.Tensor) -> torch.Tensor:
+        return sweep.likelihood_gradient(wave, light, corners, amplitude, valid, background=given)
+
+    assert torch.autograd.gradcheck(gradient, (obj,))
 
 
 @law

@@ -9,7 +9,7 @@ import torch
 
 from ptycho_torch.data.simulation import make_probe
 from ptycho_torch.physics.preconditioner import MOST, WIDEN, lift_slow_phase, slow_phase_lift, spot_width_px
-from ptycho_torch.physics.sweep import modulus_gradient
+from ptycho_torch.physics.sweep import likelihood_gradient
 
 N, SHAPE = 64, (128, 160)
 
@@ -29,7 +29,7 @@ def visibility(wave_number: float) -> float:
     x = torch.arange(SHAPE[1]) - SHAPE[1] / 2
     wave = 1j * torch.cos(wave_number * x).expand(SHAPE).to(torch.complex64)
     flat.requires_grad_()
-    direction = modulus_gradient(flat, light[None], corners, amplitude, valid)
+    direction = likelihood_gradient(flat, light[None], corners, amplitude, valid)
     (curved,) = torch.autograd.grad(direction, flat, wave)
     total = torch.zeros(SHAPE)
     for y, x0 in corners.tolist():

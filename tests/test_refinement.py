@@ -289,17 +289,19 @@ def test_fluctuating_intensities_are_found() -> None:
     assert min(result.likelihood) < 0.2 * min(refined(region).likelihood)
 
 
-def test_wrong_positions_are_put_right() -> None:
+@pytest.mark.parametrize("seed", [1, 2])
+def test_wrong_positions_are_put_right_even_one_at_the_rim_that_nothing_contradicts(seed: int) -> None:
     scan = a_scan(photons=1e7, positions=196)
-    errors = np.random.default_rng(1).normal(scale=1.0, size=scan.positions.shape)
-    region = region_of(replace(scan, positions=scan.positions + errors), margin=6, moving=True)
-    result = refined(region, positions=True, sweeps=80)
+    errors = np.random.default_rng(seed).normal(scale=1.0, size=scan.positions.shape)
+    errors[scan.positions[:, 0].argmin()] = (-6.0, 1.0)
+    region = region_of(replace(scan, positions=scan.positions + errors), margin=9, moving=True)
+    result = refined(region, positions=True, sweeps=60)
 
     def rms(positions: torch.Tensor) -> float:
         left = positions.numpy() + np.array(region.origin) - scan.positions[region.indices]
         return float(np.sqrt(np.square(left - left.mean(0)).mean()))
 
-    assert rms(region.positions) > 0.85 and rms(result.positions) < 0.3
+    assert rms(region.positions) > 0.85 and rms(result.positions) < 0.02
     assert min(result.likelihood) < 0.3 * min(refined(region).likelihood)
 
 

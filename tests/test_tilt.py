@@ -13,7 +13,7 @@ from ptycho_torch.data.simulation.probes import make_probe
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.probe import illumination, shift_probe
-from ptycho_torch.physics.sweep import modulus_gradient
+from ptycho_torch.physics.sweep import likelihood_gradient
 from ptycho_torch.physics.tilt import pattern_shifts, shift_sums, slow_phase
 
 N = 32
@@ -109,8 +109,8 @@ def test_a_sweep_sees_the_shifts_in_passing() -> None:
     whole = torch.floor(positions + 0.5).to(torch.int64)
     probes, valid, seen = shift_probe(probe, positions - whole), torch.ones(N, N, dtype=torch.bool), []
     shifted = torch.roll(measured, 2, -1)
-    quiet = modulus_gradient(obj, probes, whole - N // 2, shifted, valid)
-    assert torch.equal(quiet, modulus_gradient(obj, probes, whole - N // 2, shifted, valid, shifts=seen))
+    quiet = likelihood_gradient(obj, probes, whole - N // 2, shifted, valid)
+    assert torch.equal(quiet, likelihood_gradient(obj, probes, whole - N // 2, shifted, valid, shifts=seen))
     _, far = pattern_shifts(torch.cat(seen))
     assert torch.allclose(far[:, 1], torch.full((len(far),), 2.0, dtype=torch.float64), atol=0.1)
     assert torch.allclose(far[:, 0], torch.zeros(len(far), dtype=torch.float64), atol=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,15 @@ from torch.nn import functional as F
 from ptycho_torch.data.loader import Region
 from ptycho_torch.networks.unet import UNet, in_tiles
 from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
-from ptycho_torch.physics.sweep import modulus_gradient
+from ptycho_torch.physics.sweep import likelihood_gradient
 from ptycho_torch.physics.tilt import slow_phase, unexplained
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
-COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85))
-"""Step η and momentum μ of the sweeps of the first, the second and all later stages, before any training."""
+COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.8))
+"""Step η and momentum μ of the sweeps of the first, the second … and all later stages, before any training."""
+POISSON_FROM, DARKNESS = 3, 0.12
+"""The first stage, from 0, that follows the Poisson likelihood, and its background over what is left unexplained."""
 RESTLESS_PX = 9
 """Side of the square over which the unrest of the object is averaged."""
 STILL = 1e-5
@@ -35,14 +38,16 @@ class Unrolled(nn.Module):
 
         v ← μ v + η d,   d = lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
 
-    with the modulus gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. Then the
-    phase that the patterns' shifts in the last sweep tell of is added, and a `Correction`: a U-Net sees O, d, v, the
-    mean Ō of the last sweep's objects, √illumination and ln R², what the sweep left unexplained (photon noise, in the
-    end). The last stage goes on from Ō, which has less of the noise of single subsets. Steps η and momenta μ are
-    learned for every sweep; before, the first stage strides out, the later ones carry on (see `COURSE`). The probe acts
-    through the physics only, so that the network carries over to probes that it has not seen. Source of the idea:
-    learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the
-    subsets: Hudson & Larkin 1994; of the mean: Polyak & Juditsky 1992.
+    with the likelihood gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. The
+    likelihood is that of the amplitudes, from the fourth stage on that of Poisson, with a background in the measure of
+    what the stage before left unexplained, be it photon noise or what the model does not know. Then the phase that the
+    patterns' shifts in the last sweep tell of is added, and a `Correction`: a U-Net sees O, d, v, the mean Ō of the
+    last sweep's objects, √illumination and ln R², what the sweep left unexplained (photon noise, in the end). The last
+    stage goes on from Ō, which has less of the noise of single subsets. Steps η and momenta μ are learned for every
+    sweep; before, the first stage strides out, the later ones carry on (see `COURSE`). The probe acts through the
+    physics only, so that the network carries over to probes that it has not seen. Source of the idea: learned iterative
+    reconstruction (Adler & Öktem 2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson &
+    Larkin 1994; of the mean: Polyak & Juditsky 1992.
     """
 
     def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:
@@ -65,13 +70,17 @@ class Unrolled(nn.Module):
         lift = slow_phase_lift(region.probe, region.shape)
         obj = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
         velocity = direction = torch.zeros_like(obj)
-        for steps, momenta, denoiser in zip(self.step, self.momentum, self.denoisers, strict=True):
+        left = torch.ones((), device=region.device)
+        for stage, (steps, momenta, denoiser) in enumerate(zip(self.step, self.momentum, self.denoisers, strict=True)):
             shifts: list[Tensor] = []
             mean, power = torch.zeros_like(obj), torch.zeros_like(brightness)
+            background = DARKNESS * left if stage >= POISSON_FROM else None
             for sweep, (step, momentum) in enumerate(zip(steps, momenta, strict=True), start=1):
                 is_last = sweep == len(steps)
                 for subset, precondition in enumerate(preconditions):
-                    gradient = gradient_of(obj, region, subset, shifts=shifts if is_last else None)
+                    gradient = gradient_of(
+                        obj, region, subset, background=background, shifts=shifts if is_last else None
+                    )
                     direction = lift_slow_phase(precondition * gradient, obj, lift)
                     velocity = momentum * velocity + step * direction
                     obj = obj + velocity
@@ -79,11 +88,12 @@ class Unrolled(nn.Module):
                         mean = mean + obj / region.subsets
                         power = power + direction.detach().abs().square() / region.subsets
             sums = torch.cat(shifts)
+            left = unexplained(sums).detach()
             phase = slow_phase(sums, region.positions[: len(sums)], region.probe, region.shape)
             turn = torch.polar(torch.ones_like(phase), phase)
             velocity, direction, mean = turn * velocity, turn * direction, turn * mean
             obj = mean if denoiser is self.denoisers[-1] else turn * obj
-            noise = torch.full_like(brightness, 0.1) * (unexplained(sums) + 1e-12).log()
+            noise = torch.full_like(brightness, 0.1) * (left + 1e-12).log()
             pictures = [part for wave in (obj - 1, direction, velocity, mean - obj) for part in (wave.real, wave.imag)]
             seen = torch.stack([*pictures, brightness, noise, _unrest(power)])
             assert isinstance(denoiser, Correction)
@@ -119,10 +129,10 @@ def _unrest(power: Tensor) -> Tensor:
     return blurred.sqrt()
 
 
-def gradient_of(obj: Tensor, region: Region, subset: int, *, shifts: list[Tensor] | None = None) -> Tensor:
-    """The modulus gradient of one subset of a region's patterns, summed batch by batch; see there for `shifts`."""
+def gradient_of(obj: Tensor, region: Region, subset: int, **options: Any) -> Tensor:
+    """The likelihood gradient of one subset of a region's patterns, summed batch by batch; see there for `options`."""
     parts = (
-        modulus_gradient(obj, batch.probe, batch.corners, batch.amplitude, batch.valid, shifts=shifts)
+        likelihood_gradient(obj, batch.probe, batch.corners, batch.amplitude, batch.valid, **options)
         for batch in region.batches(subset)
     )
     return functools.reduce(torch.add, parts)

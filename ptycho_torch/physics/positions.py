@@ -48,7 +48,7 @@ def best_offset(
     """Which of nine whole-pixel offsets, 0 or ±`radius` in y and x, explains each pattern best, int64 `[b, 2]`.
 
     The one of least Σ(√I − √n)²; a window that would leave the canvas stays at its rim. Arguments as for
-    `modulus_gradient`.
+    `likelihood_gradient`.
     """
     n, reach = probe.shape[-1], (0, -radius, radius)
     limits = torch.tensor(obj.shape, device=obj.device) - n

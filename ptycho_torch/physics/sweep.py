@@ -23,26 +23,29 @@ SOFTENING = 1e-4
 """Below this fraction of a pattern's mean, |Ψ|² softens the modulus step: a dark pixel has no phase."""
 
 
-def modulus_gradient(
+def likelihood_gradient(
     obj: Tensor,
     probe: Tensor,
     corners: Tensor,
     amplitude: Tensor,
     valid: Tensor,
     *,
+    background: Tensor | None = None,
     shifts: list[Tensor] | None = None,
 ) -> Tensor:
-    """The steepest-descent direction of ½ Σ (√n − |Ψ|)² on the object canvas, complex `[H, W]`.
+    """The steepest-descent direction of a likelihood of the counts on the object canvas, complex `[H, W]`.
 
-    obj `[H, W]`; probe `[b or 1, mode, N, N]`; corners int64 `[b, 2]` of the patches, all inside the canvas;
-    amplitude √n `[b, N, N]`, in the unit of the probe times the object; valid bool `[N, N]`: elsewhere the predicted
-    wave stands as it is. To a list `shifts` the `shift_sums` are added that the sweep sees in passing. Source:
-    Gerchberg & Saxton 1972; Maiden & Rodenburg 2009 (ePIE's batch form).
+    That of the amplitudes, ½ Σ (√n − |Ψ|)²; with a `background` b that of Poisson, ¼ Σ (I − (n + β) ln(I + β)), where
+    β is b (scalar) times the pattern's mean count: see `exit_wave_correction`. obj `[H, W]`; probe
+    `[b or 1, mode, N, N]`; corners int64 `[b, 2]` of the patches, all inside the canvas; amplitude √n `[b, N, N]`, in
+    the unit of the probe times the object; valid bool `[N, N]`: elsewhere the predicted wave stands as it is. To a list
+    `shifts` the `shift_sums` are added that the sweep sees in passing. Source: Gerchberg & Saxton 1972; Maiden &
+    Rodenburg 2009 (ePIE's batch form); Thibault & Guizar-Sicairos 2012.
     """
-    return _ModulusGradient.apply(obj, probe, corners, amplitude, valid, shifts)
+    return _LikelihoodGradient.apply(obj, probe, corners, amplitude, valid, background, shifts)
 
 
-class _ModulusGradient(torch.autograd.Function):
+class _LikelihoodGradient(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -51,37 +54,50 @@ class _ModulusGradient(torch.autograd.Function):
         corners: Tensor,
         amplitude: Tensor,
         valid: Tensor,
+        background: Tensor | None,
         shifts: list[Tensor] | None,
     ) -> Tensor:
         # The far field up to the sign of each pixel, which a modulus does not see.
         centred = probe * sign_board(*probe.shape[-2:], device=probe.device)
         wave = torch.fft.fft2(centred * extract_whole(obj, corners, probe.shape[-1]).unsqueeze(1), norm="ortho")
         valid = valid.to(amplitude.dtype)
-        soft = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_()
-        power = _power(wave, plus=soft.mul_(SOFTENING / amplitude[0].numel()))
-        inverse = power.rsqrt()
+        mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()
+        dark = mean.mul_(SOFTENING if background is None else SOFTENING + background)
+        power = _power(wave, plus=dark)
         if shifts is not None:
-            shifts.append(shift_sums(power.mul_(inverse), amplitude, valid))
-        step = (amplitude * inverse).sub_(1).mul_(valid)
+            shifts.append(shift_sums(power.sqrt(), amplitude, valid))
+        inverse = power.rsqrt_() if background is None else power.reciprocal_()
+        ratio = amplitude * inverse if background is None else torch.addcmul(dark, amplitude, amplitude).mul_(inverse)
+        step = _step(ratio, valid, background)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(wave, centred, corners, amplitude, inverse, valid)
-            ctx.shape = tuple(obj.shape)
+            ctx.save_for_backward(wave, centred, corners, amplitude, inverse, valid, dark)
+            ctx.shape, ctx.background = tuple(obj.shape), background
             correction = wave * step.unsqueeze(1)
         else:
             correction = wave.mul_(step.unsqueeze(1))
         return _lay_back(correction, centred, corners, (obj.shape[0], obj.shape[1]))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        wave, centred, corners, amplitude, inverse, valid = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
+        wave, centred, corners, amplitude, inverse, valid, dark = ctx.saved_tensors
         patches = extract_whole(gradient.contiguous(), corners, centred.shape[-1]).unsqueeze(1)
         change = torch.fft.fft2(centred * patches, norm="ortho")
-        ratio = amplitude * inverse
         along = _over_modes(wave.real * change.real + wave.imag * change.imag)
-        bend = (ratio * inverse.square()).mul_(along).mul_(valid)
-        step = ratio.sub_(1).mul_(valid)
+        if ctx.background is None:
+            ratio = amplitude * inverse
+            bend = (ratio * inverse.square()).mul_(along).mul_(valid)
+        else:
+            ratio = torch.addcmul(dark, amplitude, amplitude).mul_(inverse)
+            bend = (ratio * inverse).mul_(along).mul_(valid)
+        step = _step(ratio, valid, ctx.background)
         back = change.mul_(step.unsqueeze(1)).sub_(wave * bend.unsqueeze(1))
-        return _lay_back(back, centred, corners, ctx.shape), None, None, None, None, None
+        return _lay_back(back, centred, corners, ctx.shape), None, None, None, None, None, None
+
+
+def _step(ratio: Tensor, valid: Tensor, background: Tensor | None) -> Tensor:
+    """√n/√I − 1, or ½((n + β)/(I + β) − 1), from the ratio; it may be overwritten."""
+    step = ratio.sub_(1).mul_(valid)
+    return step if background is None else step.mul_(0.5)
 
 
 def exit_wave_correction(
