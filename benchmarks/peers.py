@@ -51,7 +51,7 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
     from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
     from ptycho_torch.data.scan import Scan
     from ptycho_torch.refinement import Freedom, refine
-    from ptycho_torch.starts import find_start, on_canvas
+    from ptycho_torch.refinement.starts import find_start, on_canvas
 
     read = Scan.from_arrays(scan["amplitude"], scan["positions"], probe=scan["probe"][None], domain="amplitude")
     start, indices = find_start(Path("pretrained"), read), np.arange(len(read))

@@ -24,7 +24,6 @@ from ptycho_torch.data.simulation.acquire import MARGIN_PX, object_shape
 from ptycho_torch.data.simulation.objects import picture, transmission
 from ptycho_torch.data.simulation.scan_paths import raster
 from ptycho_torch.data.simulation.variety import HELD_OUT, width_px
-from ptycho_torch.denoising import denoise
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import Picture, shared_region
@@ -35,7 +34,8 @@ from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import shift_probe
 from ptycho_torch.refinement import Freedom, Refined, refine
-from ptycho_torch.starts import find_start, on_canvas, posterior_mean
+from ptycho_torch.refinement.denoising import denoise
+from ptycho_torch.refinement.starts import find_start, on_canvas, posterior_mean
 
 WIDTH_OVER_STEP = 0.75
 """Linear overlap of neighbouring probes, 1 − step/width, where a row does not say another."""

@@ -27,10 +27,10 @@ from ptycho_torch.metrics import compare
 from ptycho_torch.physics.likelihood import misfit, poisson_nll
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
-from ptycho_torch.probe_search import with_probe_from_patterns
-from ptycho_torch.refining import judges_of, refined_scan
+from ptycho_torch.refinement.of_scan import judges_of, refined_scan
+from ptycho_torch.refinement.probe_search import with_probe_from_patterns
+from ptycho_torch.refinement.starts import Start, find_start, on_canvas
 from ptycho_torch.report import write_course, write_pictures, write_removed, write_report
-from ptycho_torch.starts import Start, find_start, on_canvas
 from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.types import Reconstruction
 

@@ -13,9 +13,9 @@ from test_refine_command import refine_words, result
 
 from ptycho_torch.benchmark import simulated
 from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
-from ptycho_torch.denoising import denoise, look
 from ptycho_torch.networks.posterior import SEEN, PosteriorMean
 from ptycho_torch.refinement import Freedom, Refined, refine
+from ptycho_torch.refinement.denoising import denoise, look
 from ptycho_torch.training.pretraining import as_region, relative_error
 
 WARM = Freedom(start="refined")
@@ -99,7 +99,7 @@ def test_it_fades_where_there_is_no_noise() -> None:
 @pytest.mark.parametrize(("photons", "least_db"), [(1e3, 0.8), (1e4, 1.0)])
 def test_it_comes_nearer_to_the_truth_than_maximum_likelihood(photons: float, least_db: float) -> None:
     """On pictures that the training never showed."""
-    from ptycho_torch.starts import find_start, on_canvas, posterior_mean
+    from ptycho_torch.refinement.starts import find_start, on_canvas, posterior_mean
 
     scan = simulated(photons=photons, positions=196)
     start = find_start(Path("pretrained"), scan)

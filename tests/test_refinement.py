@@ -20,8 +20,8 @@ from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, shift_probe, with_more_modes
 from ptycho_torch.physics.sweep import exit_wave_correction
-from ptycho_torch.probe_search import search_probe
-from ptycho_torch.refinement import STRIDE, Course, Freedom, Refined, refine
+from ptycho_torch.refinement.course import STRIDE, Course, Freedom, Refined, refine
+from ptycho_torch.refinement.probe_search import search_probe
 
 
 def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool = True, **options: object) -> Scan:

@@ -19,14 +19,14 @@ from ptycho_torch.config import PretrainConfig
 from ptycho_torch.data.loader import Region, bright_subsets, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation.variety import random_scan
-from ptycho_torch.denoising import look
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.unrolled import Unrolled
 from ptycho_torch.refinement import Freedom, refine
-from ptycho_torch.starts import on_canvas
+from ptycho_torch.refinement.denoising import look
+from ptycho_torch.refinement.starts import on_canvas
 from ptycho_torch.training.callbacks import GracefulStop, Progress
 from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
 

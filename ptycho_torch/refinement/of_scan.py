@@ -13,10 +13,10 @@ from torch import Tensor
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.loader import Judges, Region, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.denoising import denoise, in_words
 from ptycho_torch.physics.probe import with_more_modes
-from ptycho_torch.refinement import Freedom, Refined, refine
-from ptycho_torch.starts import Start, on_canvas, posterior_mean
+from ptycho_torch.refinement.course import Freedom, Refined, refine
+from ptycho_torch.refinement.denoising import denoise, in_words
+from ptycho_torch.refinement.starts import Start, on_canvas, posterior_mean
 
 MARGIN_PX = 12
 """Room on the canvas for positions that move."""

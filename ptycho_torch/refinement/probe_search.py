@@ -14,7 +14,7 @@ from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.loader import Region, refining_subsets, spared_patterns
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.physics.probe import guess_probe
-from ptycho_torch.refinement import Freedom, refine
+from ptycho_torch.refinement.course import Freedom, refine
 
 WIDTHS = (0.0, 0.15, -0.15, 0.3, -0.3, 0.45, -0.45, 0.6, -0.6, 0.75, -0.75)
 """Geometric width of the defocused cone over N, with the sign of the defocus."""

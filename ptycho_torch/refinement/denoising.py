@@ -17,7 +17,7 @@ from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, place_whole
 from ptycho_torch.physics.probe import illumination
-from ptycho_torch.refinement import FLOOR, Course, Freedom, Refined
+from ptycho_torch.refinement.course import FLOOR, Course, Freedom, Refined
 
 CLEAN = 0.02
 """Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
