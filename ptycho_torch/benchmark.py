@@ -121,6 +121,12 @@ def _overlaps(_: BenchmarkConfig) -> Iterator[Row]:
     for overlap in (0.85, 0.6, 0.4, 0.2, 0.0):
         name = f"{overlap:.0%} overlap"
         yield Row("overlap", name, lambda o=overlap: simulated(overlap=o, positions=256))  # type: ignore[misc]
+    for overlap in (0.2, 0.0):
+
+        def make(overlap: float = overlap) -> Scan:
+            return simulated(overlap=overlap, positions=256, probe="diffuser")
+
+        yield Row("overlap", f"{overlap:.0%} overlap, diffuser", make)
 
 
 def _sizes(_: BenchmarkConfig) -> Iterator[Row]:

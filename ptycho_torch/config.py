@@ -240,7 +240,7 @@ class SimulateConfig(Config):
     object_kind: Literal["natural", "lines", "dead-leaves", "grf", "siemens"] = setting(
         "natural", "what the object shows", flags=("--object",)
     )
-    probe_kind: Literal["disk", "gaussian", "defocus", "zone-plate"] = setting(
+    probe_kind: Literal["disk", "gaussian", "defocus", "zone-plate", "diffuser"] = setting(
         "defocus", "the illumination", flags=("--probe",)
     )
     modes: int = setting(1, "incoherent probe modes", ge=1, le=8)

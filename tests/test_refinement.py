@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ptycho_torch.benchmark import simulated
 from ptycho_torch.data.loader import Region, held_out_pixels, pick_judges
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation import simulate_scan
@@ -22,6 +23,7 @@ from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_
 from ptycho_torch.physics.sweep import exit_wave_correction
 from ptycho_torch.refinement.course import STRIDE, Course, Freedom, Refined, refine
 from ptycho_torch.refinement.probe_search import search_probe
+from ptycho_torch.training.pretraining import as_region, relative_error
 
 
 def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool = True, **options: object) -> Scan:
@@ -315,6 +317,16 @@ def test_a_stretched_scan_is_put_right_by_an_affine_map() -> None:
     true = scan.positions[region.indices]
     design = np.c_[true - true.mean(0), np.ones(len(true))]
     assert np.allclose(np.linalg.lstsq(design, found, rcond=None)[0][:2], np.eye(2), atol=0.01)
+
+
+def test_patterns_that_hardly_overlap_are_enough_where_the_probe_is_a_diffuser() -> None:
+    def errors(probe: str) -> float:
+        region, truth = as_region(simulated(photons=1e7, overlap=0.1, n=32, positions=49, probe=probe))
+        light = region.illumination()
+        obj = refined(region, sweeps=100).object
+        return float(relative_error(obj, truth, (light / (0.3 * light.max())).clamp(max=1)))
+
+    assert errors("diffuser") < 0.01 < 0.1 < errors("defocus")
 
 
 def test_an_interrupt_leaves_the_best_so_far() -> None:

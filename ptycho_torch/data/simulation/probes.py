@@ -31,6 +31,22 @@ def zone_plate(n: int) -> np.ndarray:
     return out_of_focus(n, outer=0.2, inner=0.08, soft=0.006, width=0.55)
 
 
+def diffuser(n: int) -> np.ndarray:
+    """Speckles of a random diffuser, N/13 wide, seen through a soft disk N/2 wide.
+
+    Each pixel of the object leaves its own mark on a whole pattern, so that few or no neighbours are needed. Source:
+    randomised probe imaging (Levitan et al. 2020).
+    """
+    rng = np.random.default_rng(0)
+    most = min(15, (n - 1) // 2)
+    waves = np.arange(-most, most + 1)  # in the width of the array
+    pupil = 0.5 * (1 - np.tanh((np.hypot(waves[:, None], waves) - 13) / 0.6))
+    spectrum = np.zeros((n, n), complex)
+    spectrum[np.ix_(waves, waves)] = pupil * (rng.normal(size=pupil.shape) + 1j * rng.normal(size=pupil.shape))
+    speckles = np.fft.fftshift(np.fft.ifft2(spectrum))
+    return _centred(speckles * 0.5 * (1 - np.tanh((np.hypot(*_coordinates(n)) - n / 4) / (n / 42))))
+
+
 def make_probe(kind: str, *, n: int, modes: int = 1) -> np.ndarray:
     """The probe `kind` as `modes` mutually incoherent, orthogonal modes [mode, N, N], Σ|probe|² = 1 over all of them.
 
@@ -68,6 +84,14 @@ def out_of_focus(n: int, *, outer: float, inner: float, soft: float, width: floa
     return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(wave)))
 
 
+def _centred(probe: np.ndarray) -> np.ndarray:
+    """A probe [N, N] moved so that the centroid of its light is on the array's centre."""
+    y, x = _coordinates(len(probe))
+    light = np.square(np.abs(probe)) / np.square(np.abs(probe)).sum()
+    turns = ((light * y).sum() * y + (light * x).sum() * x) / len(probe)
+    return np.fft.ifft2(np.fft.fft2(probe) * np.fft.ifftshift(np.exp(2j * np.pi * turns)))
+
+
 def _coordinates(n: int) -> tuple[np.ndarray, np.ndarray]:
     line = np.arange(n, dtype=np.float64) - n // 2
     return line[:, None], line[None, :]
@@ -78,4 +102,5 @@ PROBES: dict[str, Callable[[int], np.ndarray]] = {
     "gaussian": gaussian,
     "defocus": defocus,
     "zone-plate": zone_plate,
+    "diffuser": diffuser,
 }

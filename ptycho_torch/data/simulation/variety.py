@@ -11,6 +11,7 @@ from ptycho_torch.data.simulation.scan_paths import SCAN_PATHS
 
 HELD_OUT = ("camera", "coins", "astronaut", "chelsea")
 """Pictures that `random_scan` never shows, for benchmarks on objects that the pretrained network has not seen."""
+SHOWN_PROBES = ("disk", "gaussian", "defocus", "zone-plate")
 SIZES = {32: 0.35, 48: 0.2, 64: 0.35, 96: 0.05, 128: 0.05}  # N and how often
 PIXELS = 64 * 64**2
 """Detector pixels of a scan, all patterns together: the same work for every N."""
@@ -32,7 +33,7 @@ def random_scan(rng: np.random.Generator) -> SimulatedScan:
 
 def random_probe(n: int, *, rng: np.random.Generator) -> np.ndarray:
     """One of the simulator's kinds, or an aberrated lens of random aperture, stop, defocus: complex [N, N]."""
-    kind = str(rng.choice(["lens", "lens", "lens", *PROBES]))
+    kind = str(rng.choice(["lens", "lens", "lens", *SHOWN_PROBES]))
     if kind != "lens":
         return PROBES[kind](n)
     outer = rng.uniform(0.09, 0.24)
