@@ -15,7 +15,8 @@ from ptycho_torch.benchmark import simulated
 from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
 from ptycho_torch.networks.posterior import SEEN, PosteriorMean
 from ptycho_torch.refinement import Freedom, Refined, refine
-from ptycho_torch.refinement.denoising import denoise, look
+from ptycho_torch.refinement.denoising import denoise, look, slowly_refined
+from ptycho_torch.refinement.starts import find_start, on_canvas, posterior_mean
 from ptycho_torch.training.pretraining import as_region, relative_error
 
 WARM = Freedom(start="refined")
@@ -96,11 +97,59 @@ def test_it_fades_where_there_is_no_noise() -> None:
     assert changes[1] < 0.2 < 0.95 < changes[0]
 
 
+def test_slow_parts_come_from_the_sweeps_and_details_from_the_network() -> None:
+    """A slow phase that only the last object knows is told; its noise is not."""
+    region, refined = at_the_truth(1e5)
+    truth, light = refined.object, region.illumination()
+    weight = (light / (0.3 * light.max())).clamp(max=1)
+    wave = 0.2 * torch.sin(torch.arange(region.shape[0]) / 8)[:, None]
+    first = 1.1 * truth * torch.polar(torch.ones_like(wave), wave)
+    last = truth * (
+        1 + 0.2 * torch.randn(region.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    )
+    found = slowly_refined(first, last, light)
+    errors = [float(relative_error(each, truth, weight)) for each in (first, last, found)]
+    assert errors[2] < 0.1 * min(errors[:2])
+    assert float((weight * (found.abs() - truth.abs())).abs().mean()) < 0.03
+    assert torch.allclose(slowly_refined(first, 2j * first, light), 2j * first, atol=1e-3)
+
+
+def test_the_likelier_of_both_candidates_is_taken() -> None:
+    region, refined = at_the_truth(1e5)
+    off, truth = 0.1 + 0.1j, refined.object
+    denoiser = Constant(torch.full_like(truth, -off))
+    fine = 0.05 * torch.randn(region.shape, generator=torch.Generator().manual_seed(2))
+    slow = 0.05 * torch.sin(torch.arange(region.shape[0]) / 8)[:, None]
+    for details, noise in ((fine, 0 * fine), (slow, fine)):  # what is wrong in the network's object, in the last
+        first, last = (off + truth * torch.polar(torch.ones_like(wrong), wrong) for wrong in (details, noise))
+        begun = replace(refined, object=last, first=first, last=last)
+        found = denoise(region, begun, WARM, denoiser)
+        assert found.is_kept
+        assert torch.equal(found.refined.object, last - off) == (details is fine)
+        assert torch.equal(denoise(region, begun, Freedom(), denoiser).refined.object, last - off)
+
+
+def test_few_photons_refine_the_slow_parts_of_the_network_s_object() -> None:
+    region, refined, truth, weight, network = refined_from_pretrained(1e3)
+    assert refined.first is not None and refined.last is not None
+    found = denoise(region, refined, Freedom(start="network"), network).refined
+    alone = denoise(region, replace(refined, first=None), Freedom(start="network"), network).refined
+    without, with_network = (float(relative_error(one.object, truth, weight)) for one in (alone, found))
+    assert 10 * np.log10(without / with_network) > 0.3
+
+
 @pytest.mark.parametrize(("photons", "least_db"), [(1e3, 0.8), (1e4, 1.0)])
 def test_it_comes_nearer_to_the_truth_than_maximum_likelihood(photons: float, least_db: float) -> None:
-    """On pictures that the training never showed."""
-    from ptycho_torch.refinement.starts import find_start, on_canvas, posterior_mean
+    region, refined, truth, weight, network = refined_from_pretrained(photons)
+    found = denoise(region, refined, Freedom(start="network"), network)
+    assert found.is_kept
+    before, after = (relative_error(one.object, truth, weight) for one in (refined, found.refined))
+    assert 10 * float((before / after).log10()) > least_db
 
+
+def refined_from_pretrained(photons: float) -> tuple[Region, Refined, torch.Tensor, torch.Tensor, PosteriorMean]:
+    """Pictures that the training never showed, refined; the truth in the same unit, how much each pixel counts, and
+    the denoiser."""
     scan = simulated(photons=photons, positions=196)
     start = find_start(Path("pretrained"), scan)
     probe, indices = start.network_probe(scan.probe), np.arange(len(scan))
@@ -109,14 +158,11 @@ def test_it_comes_nearer_to_the_truth_than_maximum_likelihood(photons: float, le
     same, truth = as_region(scan, **options)
     with torch.inference_mode():
         obj = on_canvas(start.model.network(region), region.origin, region)
-        refined = refine(region, obj, sweeps=10, freedom=Freedom())
-        found = denoise(region, refined, Freedom(), posterior_mean())
+        refined = refine(region, obj, sweeps=10, freedom=Freedom(start="network"))
     light = region.illumination()
     weight = (light / (0.3 * light.max())).clamp(max=1)
     truth = truth * (torch.linalg.vector_norm(same.probe) / torch.linalg.vector_norm(region.probe))
-    assert found.is_kept
-    before, after = (relative_error(one.object, truth, weight) for one in (refined, found.refined))
-    assert 10 * float((before / after).log10()) > least_db
+    return region, refined, truth, weight, posterior_mean()
 
 
 def test_the_command_denoises_and_keeps_what_it_took_out(

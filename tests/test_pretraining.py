@@ -158,7 +158,7 @@ def test_training_goes_on_from_the_weights_that_come_along(
     assert all(torch.allclose(trained[name], value, atol=1e-4) for name, value in pretrained.items())
     assert run(*infer_words(tmp_path, scan_file, tmp_path / "results")) == 0
     assert run(*words, "--init", "pretrained", "--network_width", 8) == 2
-    assert "the weights are for stages 3, sweeps 4, network_width 16" in capsys.readouterr().err
+    assert "the weights are for stages 4, sweeps 4, network_width 16" in capsys.readouterr().err
     assert run(*words, "--init", "pretrained", "--network", "cnn") == 2
     assert "--init pretrained needs --network unrolled" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from ptycho_torch.physics.tilt import slow_phase, unexplained
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
-COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.8))
+COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.7))
 """Step η and momentum μ of the sweeps of the first, the second … and all later stages, before any training."""
 POISSON_FROM, DARKNESS = 3, 0.12
 """The first stage, from 0, that follows the Poisson likelihood, and its background over what is left unexplained."""

@@ -30,7 +30,7 @@ from ptycho_torch.physics.tilt import slow_phase
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
-TILT_SWEEPS = (3, 6, 9)
+TILT_SWEEPS = (3, 6, 9, 12, 15, 18)
 """Sweeps after which the slow phase is read from the patterns' shifts."""
 PROBE_FROM, INTENSITIES_FROM, POSITIONS_FROM = 2, 3, 4
 """The first sweeps that move what is free: the object has to be there before."""
@@ -99,6 +99,8 @@ class Refined:
     probe: Tensor  # complex64 [mode, N, N], in the unit of the region's probe
     positions: Tensor  # float64 [n, 2] on the canvas, in the region's order
     intensities: Tensor  # float32 [n], factor on the expected counts of each pattern
+    first: Tensor | None = None  # the object that the refinement began from
+    last: Tensor | None = None  # the object of its last sweep, be it the best or not
     best_sweep: int = 0  # the sweep whose result this is, 0 for the start
     likelihood: list[float] = field(default_factory=list)  # held out, per pixel, after 0, 1, 2 … sweeps
     subsets: list[int] = field(default_factory=list)  # in how many steps each sweep went
@@ -150,7 +152,7 @@ class Course:
         self.gear, self.caution, self.idle, self.gain = 0 if freedom.start == "flat" else 1, 1.0, 0, 0.0
         self.in_gear = 0  # sweeps
         self.values = torch.zeros(0)
-        self.result = Refined(self.obj, self.probe, self.positions.clone(), self.intensities.clone())
+        self.result = Refined(self.obj, self.probe, self.positions.clone(), self.intensities.clone(), first=self.obj)
 
     @classmethod
     def at(cls, region: Region, refined: Refined, freedom: Freedom) -> Course:
@@ -309,6 +311,7 @@ class Course:
             gain = self.values - values
             self.gain = float(gain.mean() / (gain.std() / math.sqrt(len(gain)) + 1e-30)) if len(gain) > 1 else 0.0
         self.values, result = values, self.result
+        result.last = self.mean
         if not result.likelihood or (math.isfinite(value) and value < min(result.likelihood)):
             result.object, result.probe, result.best_sweep = self.mean, self.mean_probe, sweep
             result.positions, result.intensities = self.positions.clone(), self.intensities.clone()

@@ -1,4 +1,4 @@
-"""The photon noise that maximum likelihood leaves, taken out by a network that has seen many objects."""
+"""The photon noise that maximum likelihood leaves, taken out by networks that have seen many objects."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ CLEAN = 0.02
 """Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
 DARK = 1e-3
 """Photons a pixel below which there is nothing but noise."""
+DETAIL_PX = 2.0
+"""Standard deviation of the blur that tells slow from fine where a network's details are kept."""
+DARKEST = 1e-3
+"""Power, of the largest, below which a slow factor becomes that of all pixels."""
 QUARTER = 0.25
 """Variance of √counts: what photon noise leaves of (√I − √n)² where there are some photons."""
-
-
 BLUR = 5
 """Side [detector px] of the square over which stray light is averaged."""
 SIGNIFICANT = 3.0
 """A denoised object is left out when the pixels held out are less likely by this many standard errors; they are few."""
+AS_LIKELY = 1.0
+"""Candidates whose likelihoods differ by fewer standard errors are as likely as each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +58,59 @@ class Denoised:
         }
 
 
+@torch.no_grad()
 def denoise(region: Region, refined: Refined, freedom: Freedom, network: PosteriorMean) -> Denoised:
     """The refined object less its photon noise, left out where the pixels held out contradict it.
 
+    Where a refinement began from a network, there are two candidates: the refined object, and what the sweeps have made
+    of the slow parts of the network's object (`slowly_refined`). Each is corrected by the posterior mean, which fades
+    by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless the first is likelier.
     A smooth object scatters less light to large angles than the true one, where its details are lost in noise. So each
     object is judged with the stray light that the fitted patterns ask for beside it, the same in all patterns: I + b,
     b = max(0, mean of n − I). Where no pattern judges, the object stays as it is.
-    The correction fades by min(1, σ / 0.02) where the photon noise σ is small.
     """
-    seen, excess = look(region, refined, freedom)
-    correction = in_tiles(network, seen) * (seen[4] / CLEAN).clamp(max=1)
-    candidate = replace(refined, object=refined.object + torch.complex(correction[0], correction[1]))
-    before, after = (_likelihoods(region, each, freedom) for each in (refined, candidate))
-    gains = before - after
-    gain = float(gains.mean() / (gains.std() / math.sqrt(len(gains)) + 1e-30)) if region.judges else -math.inf
+    before = _likelihoods(region, refined, freedom)
+    candidate, excess = _without_noise(region, refined, freedom, network)
+    after = _likelihoods(region, candidate, freedom)
+    if freedom.start != "flat" and refined.first is not None and refined.last is not None:
+        slow = slowly_refined(refined.first, refined.last, region.illumination())
+        other, other_excess = _without_noise(region, replace(refined, object=slow), freedom, network)
+        values = _likelihoods(region, other, freedom)
+        if _gain(values, after) < AS_LIKELY:
+            candidate, after, excess = other, values, other_excess
+    gain = _gain(before, after) if region.judges else -math.inf
     is_kept = gain > -SIGNIFICANT
     kept = candidate if is_kept else refined
     return Denoised(kept, float(before.mean()), float(after.mean()), gain, excess, is_kept)
+
+
+def _without_noise(region: Region, refined: Refined, freedom: Freedom, network: PosteriorMean) -> tuple[Refined, float]:
+    """With the posterior mean's correction, and the excess of the misfit over photon noise before it."""
+    seen, excess = look(region, refined, freedom)
+    correction = in_tiles(network, seen) * (seen[4] / CLEAN).clamp(max=1)
+    return replace(refined, object=refined.object + torch.complex(correction[0], correction[1])), excess
+
+
+def _gain(before: Tensor, after: Tensor) -> float:
+    """Mean fall of these likelihoods, pattern by pattern, in standard errors."""
+    gains = before - after
+    return float(gains.mean() / (gains.std() / math.sqrt(len(gains)) + 1e-30))
+
+
+def slowly_refined(first: Tensor, last: Tensor, light: Tensor) -> Tensor:
+    """The object `first` times the slow factor that brings it nearest to `last`: complex64 `[H, W]`.
+
+    O = O₁ · G∗(w O₂ O₁*) / G∗(w |O₁|²), G a Gaussian of `DETAIL_PX`, w the illumination `light` `[H, W]`; the factor is
+    its mean where there is no light. Photon noise covers the details of an object sooner than its slow parts: here the
+    details are those that a network has inferred, the slow parts those that the sweeps have found.
+    """
+    frequencies = [torch.fft.fftfreq(side, device=light.device) for side in light.shape]
+    square = frequencies[0][:, None].square() + frequencies[1].square()
+    blur = torch.exp(-2 * (math.pi * DETAIL_PX) ** 2 * square)
+    products = torch.stack([light * last * first.conj(), light * first.abs().square().to(first.dtype)])
+    along, power = torch.fft.ifft2(torch.fft.fft2(products) * blur)
+    least = DARKEST * power.real.max()
+    return first * (along + least * along.sum() / power.sum()) / (power.real.clamp_min(0) + least)
 
 
 def _likelihoods(region: Region, refined: Refined, freedom: Freedom) -> Tensor:
