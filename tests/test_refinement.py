@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,9 +220,9 @@ def test_a_refinement_never_returns_less_than_its_start() -> None:
 
 @pytest.mark.parametrize("moving", [False, True])
 def test_what_is_held_out_judges_and_is_not_used(moving: bool) -> None:
-    scan = a_scan()
+    scan = a_scan(positions=240)
     judges = pick_judges(scan.positions, torch.as_tensor(scan.probe), moving=moving)
-    assert (len(judges.places), judges.every) == ((30, 8) if moving else (8, 1))
+    assert (len(judges.places), judges.every) == ((60, 8) if moving else (8, 1))
     dimmed = scan.patterns.copy()
     dimmed[judges.places] *= np.where(held_out_pixels(judges.places, scan.n, every=judges.every), 0.9, 1)
     options = {"mean_photons": scan.mean_photons(), "judges": judges}
@@ -232,10 +233,11 @@ def test_what_is_held_out_judges_and_is_not_used(moving: bool) -> None:
     assert torch.equal(one.object, other.object)
 
 
-def test_a_scan_of_little_overlap_spares_no_pattern() -> None:
-    scan = a_scan(step_px=8.0)
+@pytest.mark.parametrize("options", [{"positions": 240, "step_px": 8.0}, {"positions": 120}])
+def test_a_scan_of_little_overlap_or_few_patterns_spares_none(options: dict[str, Any]) -> None:
+    scan = a_scan(**options)
     region = region_of(scan)
-    assert region.judges == 30 and sum(len(batch.index) for batch in region.batches()) == len(scan)
+    assert region.judges == len(scan) // 4 and sum(len(batch.index) for batch in region.batches()) == len(scan)
 
 
 def test_every_eighth_pixel_is_held_out_and_another_one_in_the_next_pattern() -> None:

@@ -26,6 +26,8 @@ PATTERNS_A_PIXEL = 2.5
 MOST_SUBSETS = 8
 DENSE = 4.0
 """Patterns a pixel from which on a scan can spare whole patterns for judging; below, they give up some pixels each."""
+LARGE = 200
+"""Patterns from which on a scan can: the ones it spares leave no holes, and there are enough of them to judge."""
 LEAST_JUDGED = 32
 """A scan of fewer patterns can spare nothing."""
 SPARSE_JUDGING = 8
@@ -181,13 +183,14 @@ class Region:
 def pick_judges(positions: np.ndarray, probe: Tensor, *, moving: bool = False, share: float = 0.25) -> Judges:
     """Who judges a refinement, evenly spread over the scan.
 
-    A few whole patterns where the scan can do without them; else a `share` of the patterns with an eighth of their
-    pixels. Positions and intensities that are `moving` need every pattern. Nobody judges a scan of fewer than 32.
+    A few whole patterns where a scan is large and dense enough to do without them; else a `share` of the patterns with
+    an eighth of their pixels. Positions and intensities that are `moving` need every pattern. Nobody judges a scan of
+    fewer than 32.
     """
     count = len(positions)
     if count < LEAST_JUDGED:
         return Judges(np.arange(0), 1)
-    if not moving and overlap(positions, probe) >= DENSE:
+    if not moving and count >= LARGE and overlap(positions, probe) >= DENSE:
         return spared_patterns(positions)
     return Judges(_spread(positions, min(256, max(16, round(share * count)))), SPARSE_JUDGING)
 
