@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from ptycho_torch.data.simulation import make_probe
-from ptycho_torch.physics.preconditioner import MOST, WIDEN, lift_slow_phase, slow_phase_lift, spot_width_px
+from ptycho_torch.physics.preconditioner import (
+    DETAIL_PX,
+    MOST,
+    WIDEN,
+    lift_slow_phase,
+    slow_part,
+    slow_phase_lift,
+    spot_width_px,
+)
 from ptycho_torch.physics.sweep import likelihood_gradient
 
 N, SHAPE = 64, (128, 160)
@@ -68,3 +76,12 @@ def test_only_slow_phase_is_lifted() -> None:
         lifted = lift_slow_phase(turn, flat, lift)
         ratio = float((lifted * turn.conj()).real.sum() / turn.abs().square().sum())
         assert ratio == pytest.approx(1 + (expected - 1) / 1.05, rel=1e-3)
+
+
+@pytest.mark.parametrize("waves", [(0, 0), (3, -2), (30, 40)])
+def test_the_slow_part_of_a_wave_is_what_a_gaussian_leaves_of_it(waves: tuple[int, int]) -> None:
+    y, x = (torch.arange(side) * number / side for side, number in zip(SHAPE, waves, strict=True))
+    wave = torch.polar(torch.ones(SHAPE), 2 * math.pi * (y[:, None] + x))
+    turns = (waves[0] / SHAPE[0]) ** 2 + (waves[1] / SHAPE[1]) ** 2
+    left = math.exp(-2 * (math.pi * DETAIL_PX) ** 2 * turns)
+    assert torch.allclose(slow_part(wave), left * wave, atol=1e-5)

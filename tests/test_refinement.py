@@ -20,9 +20,10 @@ from ptycho_torch.metrics import compare
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
+from ptycho_torch.physics.preconditioner import slow_part
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, shift_probe, with_more_modes
 from ptycho_torch.physics.sweep import exit_wave_correction
-from ptycho_torch.refinement.course import STRIDE, Course, Freedom, Refined, refine
+from ptycho_torch.refinement.course import GEARS, STRIDE, Course, Freedom, Refined, refine
 from ptycho_torch.refinement.probe_search import search_probe
 from ptycho_torch.training.pretraining import as_region, relative_error
 
@@ -74,6 +75,26 @@ def test_every_gear_has_its_chance() -> None:
     subsets = refined(region_of(a_scan(photons=1e4)), sweeps=30).subsets
     runs = [subsets.count(count) for count in sorted(set(subsets), reverse=True)]
     assert len(runs) == 3 and min(runs) >= STRIDE
+
+
+def test_caution_holds_back_details_and_lets_slow_parts_go_on() -> None:
+    """Where the pixels held out find a sweep too long, its noise is meant: it lies in the details."""
+    region = region_of(a_scan(photons=1e3))
+
+    def details_of_a_step(caution: float) -> tuple[float, float]:
+        with torch.inference_mode():
+            course = Course(region, torch.ones(region.shape, dtype=torch.complex64), Freedom(start="refined"))
+            course.gear, course.caution = len(GEARS) - 1, caution
+            course.sweep(1)
+            course.gain, course.result.likelihood = -2.0, [1.0, 1.1]
+            moved = course.velocity.clone()
+            assert not course.is_over() and course.caution == caution / 2
+            assert torch.allclose(course.velocity, slow_part(moved), atol=1e-6)
+            slow = slow_part(moved)
+            return float((moved - slow).abs().square().sum()), float(slow.abs().square().sum())
+
+    (fine, slow), (careful_fine, careful_slow) = details_of_a_step(1.0), details_of_a_step(0.0)
+    assert careful_fine < 0.2 * fine and careful_slow > 0.5 * slow
 
 
 @pytest.mark.parametrize(("photons", "gear"), [(1e2, 1), (1e8, 0)])

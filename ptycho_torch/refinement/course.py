@@ -23,7 +23,7 @@ from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
 from ptycho_torch.physics.patches import extract_whole, place_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
-from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
+from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_part, slow_phase_lift
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, probe_power, shift_probe
 from ptycho_torch.physics.sweep import exit_wave_correction
 from ptycho_torch.physics.tilt import slow_phase
@@ -219,13 +219,14 @@ class Course:
             light = torch.stack([self.lights[subset] for subset in subsets]).sum(0)
         is_seeking = self.freedom.positions and self.gear < len(GEARS) - 1
         step, momentum = SEEKING if is_seeking else gear.pace(self.in_gear)
-        step *= self.caution
         direction = lift_slow_phase(gradient / (light + FLOOR * light.max()), self.obj, self.lift)
+        if self.caution < 1:
+            direction = torch.lerp(slow_part(direction), direction, self.caution)
         self.velocity = momentum * self.velocity + step * direction
         self.obj = self.obj + self.velocity
         if self._is_free("probe", number):
             direction = probe_gradient / (cover + FLOOR * cover.max())
-            self.probe_velocity = momentum * self.probe_velocity + step * direction
+            self.probe_velocity = momentum * self.probe_velocity + self.caution * step * direction
             self.probe = self.probe + self.probe_velocity
 
     def correction(
@@ -349,7 +350,7 @@ class Course:
         self.idle = 0 if is_best and self.gain > 1 else self.idle + 1
         if self.gain < -1:
             self.caution /= 2
-            self.velocity = torch.zeros_like(self.velocity)
+            self.velocity = slow_part(self.velocity)
         else:
             self.caution = min(1.0, 1.3 * self.caution)
         return self.idle > IDLE_SWEEPS

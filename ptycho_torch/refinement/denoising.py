@@ -16,6 +16,7 @@ from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, place_whole
+from ptycho_torch.physics.preconditioner import slow_part
 from ptycho_torch.physics.probe import illumination
 from ptycho_torch.refinement.course import FLOOR, Course, Freedom, Refined
 
@@ -23,8 +24,6 @@ CLEAN = 0.02
 """Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
 DARK = 1e-3
 """Photons a pixel below which there is nothing but noise."""
-DETAIL_PX = 2.0
-"""Standard deviation of the blur that tells slow from fine where a network's details are kept."""
 DARKEST = 1e-3
 """Power, of the largest, below which a slow factor becomes that of all pixels."""
 QUARTER = 0.25
@@ -100,15 +99,12 @@ def _gain(before: Tensor, after: Tensor) -> float:
 def slowly_refined(first: Tensor, last: Tensor, light: Tensor) -> Tensor:
     """The object `first` times the slow factor that brings it nearest to `last`: complex64 `[H, W]`.
 
-    O = O₁ · G∗(w O₂ O₁*) / G∗(w |O₁|²), G a Gaussian of `DETAIL_PX`, w the illumination `light` `[H, W]`; the factor is
+    O = O₁ · G∗(w O₂ O₁*) / G∗(w |O₁|²), G∗ the `slow_part`, w the illumination `light` `[H, W]`; the factor is
     its mean where there is no light. Photon noise covers the details of an object sooner than its slow parts: here the
     details are those that a network has inferred, the slow parts those that the sweeps have found.
     """
-    frequencies = [torch.fft.fftfreq(side, device=light.device) for side in light.shape]
-    square = frequencies[0][:, None].square() + frequencies[1].square()
-    blur = torch.exp(-2 * (math.pi * DETAIL_PX) ** 2 * square)
     products = torch.stack([light * last * first.conj(), light * first.abs().square().to(first.dtype)])
-    along, power = torch.fft.ifft2(torch.fft.fft2(products) * blur)
+    along, power = slow_part(products)
     least = DARKEST * power.real.max()
     return first * (along + least * along.sum() / power.sum()) / (power.real.clamp_min(0) + least)
 
