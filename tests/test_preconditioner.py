@@ -9,7 +9,6 @@ import torch
 
 from ptycho_torch.data.simulation import make_probe
 from ptycho_torch.physics.preconditioner import (
-    DETAIL_PX,
     MOST,
     WIDEN,
     lift_slow_phase,
@@ -83,5 +82,5 @@ def test_the_slow_part_of_a_wave_is_what_a_gaussian_leaves_of_it(waves: tuple[in
     y, x = (torch.arange(side) * number / side for side, number in zip(SHAPE, waves, strict=True))
     wave = torch.polar(torch.ones(SHAPE), 2 * math.pi * (y[:, None] + x))
     turns = (waves[0] / SHAPE[0]) ** 2 + (waves[1] / SHAPE[1]) ** 2
-    left = math.exp(-2 * (math.pi * DETAIL_PX) ** 2 * turns)
+    left = math.exp(-2 * (math.pi * 2) ** 2 * turns)  # 2 px
     assert torch.allclose(slow_part(wave), left * wave, atol=1e-5)
