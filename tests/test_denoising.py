@@ -126,7 +126,8 @@ def test_the_likelier_of_both_candidates_is_taken() -> None:
         found = denoise(region, begun, WARM, denoiser)
         assert found.is_kept
         assert torch.equal(found.refined.object, last - off) == (details is fine)
-        assert torch.equal(denoise(region, begun, Freedom(), denoiser).refined.object, last - off)
+        for freedom in (Freedom(), replace(WARM, probe=True), replace(WARM, positions=True)):
+            assert torch.equal(denoise(region, begun, freedom, denoiser).refined.object, last - off)
 
 
 def test_few_photons_refine_the_slow_parts_of_the_network_s_object() -> None:

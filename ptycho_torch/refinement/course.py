@@ -90,6 +90,11 @@ class Freedom:
     intensities: bool = False  # a factor for each pattern
     start: str = "flat"  # or network, whose slow phase is still to be read from the patterns' shifts, or refined
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether probe or positions change: objects before and after may then be shifted and tilted to each other."""
+        return self.probe or self.positions
+
 
 @dataclass
 class Refined:
@@ -148,7 +153,6 @@ class Course:
         self.lights = [region.illumination(subset) for subset in range(region.subsets)]
         self.lift = slow_phase_lift(region.probe, region.shape)
         self.mean, self.mean_probe = self.obj, self.probe
-        self.is_moving = freedom.probe or freedom.positions
         self.gear, self.caution, self.idle, self.gain = 0 if freedom.start == "flat" else 1, 1.0, 0, 0.0
         self.in_gear = 0  # sweeps
         self.values = torch.zeros(0)
@@ -205,7 +209,7 @@ class Course:
             correction, photons = self.correction(batch, probe, patches, background=gear.background, shifts=shifts)
             seen.append(batch.index)
             gradient += place_whole((probe.conj() * correction).sum(1), corners, shape)
-            if self.is_moving:
+            if self.freedom.is_moving:
                 light += place_whole(illumination(probe), corners, shape)
             if self._is_free("probe", number):
                 factors = self._amplitude_factors(batch)
@@ -215,7 +219,7 @@ class Course:
                 self._move(batch, position_step(probe, patches, batch.amplitude, batch.valid))
             if self._is_free("intensities", number):
                 self._brighten(batch, photons)
-        if not self.is_moving:
+        if not self.freedom.is_moving:
             light = torch.stack([self.lights[subset] for subset in subsets]).sum(0)
         is_seeking = self.freedom.positions and self.gear < len(GEARS) - 1
         step, momentum = SEEKING if is_seeking else gear.pace(self.in_gear)
@@ -249,7 +253,7 @@ class Course:
         """The probe (or that given) as each pattern of a batch sees it, the corners of its patches, and its fraction
         of a pixel."""
         whole, fraction = split_positions(self.positions[batch.index])
-        probe = shift_probe(self.probe if probe is None else probe, fraction) if self.is_moving else batch.probe
+        probe = shift_probe(self.probe if probe is None else probe, fraction) if self.freedom.is_moving else batch.probe
         if self.freedom.intensities:
             probe = probe * self._amplitude_factors(batch)
         return probe, whole - self.region.n // 2, fraction

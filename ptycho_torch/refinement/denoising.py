@@ -61,9 +61,10 @@ class Denoised:
 def denoise(region: Region, refined: Refined, freedom: Freedom, network: PosteriorMean) -> Denoised:
     """The refined object less its photon noise, left out where the pixels held out contradict it.
 
-    Where a refinement began from a network, there are two candidates: the refined object, and what the sweeps have made
-    of the slow parts of the network's object (`slowly_refined`). Each is corrected by the posterior mean, which fades
-    by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless the first is likelier.
+    Where a refinement of the object alone began from a network, there are two candidates: the refined object, and what
+    the sweeps have made of the slow parts of the network's object (`slowly_refined`). Each is corrected by the posterior
+    mean, which fades by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless the first is
+    likelier.
     A smooth object scatters less light to large angles than the true one, where its details are lost in noise. So each
     object is judged with the stray light that the fitted patterns ask for beside it, the same in all patterns: I + b,
     b = max(0, mean of n − I). Where no pattern judges, the object stays as it is.
@@ -71,7 +72,8 @@ def denoise(region: Region, refined: Refined, freedom: Freedom, network: Posteri
     before = _likelihoods(region, refined, freedom)
     candidate, excess = _without_noise(region, refined, freedom, network)
     after = _likelihoods(region, candidate, freedom)
-    if freedom.start != "flat" and refined.first is not None and refined.last is not None:
+    may_be_slow = freedom.start != "flat" and not freedom.is_moving
+    if may_be_slow and refined.first is not None and refined.last is not None:
         slow = slowly_refined(refined.first, refined.last, region.illumination())
         other, other_excess = _without_noise(region, replace(refined, object=slow), freedom, network)
         values = _likelihoods(region, other, freedom)

@@ -43,6 +43,8 @@ RISE = 400
 """Steps at most until the learning rate is reached: a deep U-Net from scratch dies of a faster rise."""
 UNSEEN = 60
 """Scans that only tell what a stage has gained."""
+CAREFUL = 0.5
+"""The learning rate of the `PosteriorMean`, four levels deep, over that of the stages: at one, half of it may die."""
 SWEEPS_BEFORE, SCANS_OF_POSTERIOR = 12, 3
 """Sweeps of refinement before the `PosteriorMean` looks, and how many times the scans of a stage it learns from."""
 
@@ -132,8 +134,8 @@ def _learn(
         log_every_n_steps=10,
     )
     crops = Crops(examples, seed=[config.seed, stage, 2], steps=config.steps)
-    enough = CLEAN_ENOUGH if stage == config.stages else GOOD_ENOUGH
-    training = StageTraining(learner, learning_rate=config.learning_rate, enough=enough)
+    enough, pace = (CLEAN_ENOUGH, CAREFUL) if stage == config.stages else (GOOD_ENOUGH, 1.0)
+    training = StageTraining(learner, learning_rate=pace * config.learning_rate, enough=enough)
     trainer.fit(training, DataLoader(crops, batch_size=None))
     gain = _gain(learner.cpu(), unseen, enough=enough)
     learner.to(device)
