@@ -62,9 +62,9 @@ def denoise(region: Region, refined: Refined, freedom: Freedom, network: Posteri
     """The refined object less its photon noise, left out where the pixels held out contradict it.
 
     Where a refinement of the object alone began from a network, there are two candidates: the refined object, and what
-    the sweeps have made of the slow parts of the network's object (`slowly_refined`). Each is corrected by the posterior
-    mean, which fades by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless the first is
-    likelier.
+    the sweeps have made of the slow parts of the network's object (`slowly_refined`). Each is corrected by the
+    posterior mean, which fades by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless the
+    first is likelier.
     A smooth object scatters less light to large angles than the true one, where its details are lost in noise. So each
     object is judged with the stray light that the fitted patterns ask for beside it, the same in all patterns: I + b,
     b = max(0, mean of n − I). Where no pattern judges, the object stays as it is.
