@@ -14,8 +14,9 @@ from test_refine_command import refine_words, result
 from ptycho_torch.benchmark import simulated
 from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
 from ptycho_torch.networks.posterior import SEEN, PosteriorMean
+from ptycho_torch.physics.preconditioner import slowly_refined
 from ptycho_torch.refinement import Freedom, Refined, refine
-from ptycho_torch.refinement.denoising import denoise, look, slowly_refined
+from ptycho_torch.refinement.denoising import denoise, look
 from ptycho_torch.refinement.starts import find_start, on_canvas, posterior_mean
 from ptycho_torch.training.pretraining import as_region, relative_error
 

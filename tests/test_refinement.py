@@ -77,6 +77,38 @@ def test_every_gear_has_its_chance() -> None:
     assert len(runs) == 3 and min(runs) >= STRIDE
 
 
+def test_the_last_sweep_gives_the_slow_parts_and_the_start_its_details() -> None:
+    """As long as what is held out finds that as likely; a flat start has no details to give."""
+    scan = a_scan(photons=1e3, positions=240)
+    region = region_of(scan)
+    light = region.illumination()
+    _, truth = as_region(scan)
+    wave = 0.3 * torch.sin(torch.arange(region.shape[0]) / 8)[:, None]
+    noise = 0.05 * torch.randn(region.shape, generator=torch.Generator().manual_seed(4))
+    known = truth * torch.polar(torch.ones_like(noise), noise)
+    for start, details in ((truth * torch.polar(torch.ones_like(noise), wave), True), (torch.ones_like(truth), False)):
+        with torch.inference_mode():
+            course = Course(region, start, Freedom(start="refined"))
+            course.judge(0)
+            course.mean = course.obj = known
+            course.judge(1)
+            course.settle()
+        assert course.result.is_settled
+        error = float(relative_error(course.result.object, truth, light) / relative_error(known, truth, light))
+        assert error < 1.1 and (error < 0.2) == details
+        course.result.is_settled, course.result.likelihood[0] = False, 0.0  # a start that nothing is likelier than
+        with torch.inference_mode():
+            course.settle()
+        assert not course.result.is_settled
+    with torch.inference_mode():
+        course = Course(region, truth, Freedom(start="refined"))
+        course.judge(0)
+        course.mean = truth * torch.polar(torch.ones_like(noise), 3 * wave)  # a worse one gives nothing
+        course.judge(1)
+        course.settle()
+    assert not course.result.is_settled and torch.equal(course.result.object, truth)
+
+
 def test_caution_holds_back_details_and_lets_slow_parts_go_on() -> None:
     """Where the pixels held out find a sweep too long, its noise is meant: it lies in the details."""
     region = region_of(a_scan(photons=1e3))

@@ -20,6 +20,8 @@ WIDEN = 1.5
 """The wave number of equal visibility is taken this much lower than for a flat object."""
 DETAIL_PX = 2.0
 """Standard deviation of the Gaussian that tells slow parts from details."""
+DARKEST = 1e-3
+"""Power, of the largest, below which a slow factor becomes that of all pixels."""
 
 
 def spot_width_px(probe: Tensor) -> float:
@@ -65,3 +67,17 @@ def slow_part(pictures: Tensor) -> Tensor:
     y, x = (torch.fft.fftfreq(side, device=pictures.device) for side in pictures.shape[-2:])
     blur = torch.exp(-2 * (math.pi * DETAIL_PX) ** 2 * (y[:, None].square() + x.square()))
     return torch.fft.ifft2(torch.fft.fft2(pictures) * blur)
+
+
+def slowly_refined(first: Tensor, last: Tensor, light: Tensor) -> Tensor:
+    """The details of the object `first`, the slow parts of `last`: complex64 `[H, W]`.
+
+    `first` times the slow factor that brings it nearest to `last`,
+
+        O = O₁ · G∗(w O₂ O₁*) / G∗(w |O₁|²), G∗ the `slow_part`, w the illumination `light` `[H, W]`; the factor is
+    its mean where there is no light.
+    """
+    products = torch.stack([light * last * first.conj(), light * first.abs().square().to(first.dtype)])
+    along, power = slow_part(products)
+    least = DARKEST * power.real.max()
+    return first * (along + least * along.sum() / power.sum()) / (power.real.clamp_min(0) + least)

@@ -23,7 +23,7 @@ from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
 from ptycho_torch.physics.patches import extract_whole, place_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
-from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_part, slow_phase_lift
+from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_part, slow_phase_lift, slowly_refined
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, probe_power, shift_probe
 from ptycho_torch.physics.sweep import exit_wave_correction
 from ptycho_torch.physics.tilt import slow_phase
@@ -44,6 +44,8 @@ LARGEST_MOVE_PX = 0.5
 """A gradient step moves no position farther."""
 SIGNIFICANT = 2.0
 """A sweep has improved the held-out likelihood when the mean gain is this many times its standard error."""
+AS_LIKELY = 1.0
+"""Objects whose likelihoods differ by fewer standard errors are as likely as each other."""
 FAR_FROM_NOISE, PATIENCE = 1.0, 3
 """Photon noise leaves about ½ a pixel; while more than this is left, so many sweeps without a gain shift no gear."""
 IDLE_SWEEPS = 10
@@ -107,6 +109,7 @@ class Refined:
     first: Tensor | None = None  # the object that the refinement began from
     last: Tensor | None = None  # the object of its last sweep, be it the best or not
     best_sweep: int = 0  # the sweep whose result this is, 0 for the start
+    is_settled: bool = False  # with the slow parts of the last sweep, and perhaps the details of the start
     likelihood: list[float] = field(default_factory=list)  # held out, per pixel, after 0, 1, 2 … sweeps
     subsets: list[int] = field(default_factory=list)  # in how many steps each sweep went
 
@@ -137,7 +140,14 @@ def refine(
                 break
     except KeyboardInterrupt:
         pass
+    course.settle()
     return course.result
+
+
+def standard_gain(before: Tensor, after: Tensor) -> float:
+    """Mean fall of these likelihoods of patterns `[n]`, in standard errors."""
+    gain = before - after
+    return float(gain.mean() / (gain.std() / math.sqrt(len(gain)) + 1e-30)) if len(gain) > 1 else 0.0
 
 
 class Course:
@@ -155,7 +165,7 @@ class Course:
         self.mean, self.mean_probe = self.obj, self.probe
         self.gear, self.caution, self.idle, self.gain = 0 if freedom.start == "flat" else 1, 1.0, 0, 0.0
         self.in_gear = 0  # sweeps
-        self.values = torch.zeros(0)
+        self.values = self.best_values = torch.zeros(0)
         self.result = Refined(self.obj, self.probe, self.positions.clone(), self.intensities.clone(), first=self.obj)
 
     @classmethod
@@ -313,15 +323,31 @@ class Course:
         if sweep == 0 and self.freedom.start == "network" and value > FAR_FROM_NOISE:
             self.gear = 0
         if sweep:
-            gain = self.values - values
-            self.gain = float(gain.mean() / (gain.std() / math.sqrt(len(gain)) + 1e-30)) if len(gain) > 1 else 0.0
+            self.gain = standard_gain(self.values, values)
         self.values, result = values, self.result
         result.last = self.mean
         if not result.likelihood or (math.isfinite(value) and value < min(result.likelihood)):
-            result.object, result.probe, result.best_sweep = self.mean, self.mean_probe, sweep
+            result.object, result.probe, result.best_sweep, self.best_values = self.mean, self.mean_probe, sweep, values
             result.positions, result.intensities = self.positions.clone(), self.intensities.clone()
         result.likelihood.append(value)
         return value
+
+    def settle(self) -> None:
+        """Slow parts of the last object with the details of the start, or of the best, the first that is as likely as
+        the best and no less than the start.
+
+        What is held out hardly sees slow waves of the phase; what is fitted does, and says more with every sweep. Of
+        details that are equally likely the start's are those with less noise.
+        """
+        result, last, light = self.result, self.mean, torch.stack(self.lights).sum(0)
+        if self.freedom.is_moving or result.first is None or not torch.isfinite(torch.view_as_real(last)).all():
+            return
+        for details in (result.first, result.object):
+            self.mean = slowly_refined(details, last, light)
+            values = self._likelihoods()
+            if standard_gain(self.best_values, values) > -AS_LIKELY and float(values.mean()) <= result.likelihood[0]:
+                result.object, result.is_settled = self.mean, True
+                return
 
     def _likelihoods(self) -> Tensor:
         parts = []

@@ -16,24 +16,20 @@ from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, place_whole
-from ptycho_torch.physics.preconditioner import slow_part
+from ptycho_torch.physics.preconditioner import slowly_refined
 from ptycho_torch.physics.probe import illumination
-from ptycho_torch.refinement.course import FLOOR, Course, Freedom, Refined
+from ptycho_torch.refinement.course import AS_LIKELY, FLOOR, Course, Freedom, Refined, standard_gain
 
 CLEAN = 0.02
 """Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
 DARK = 1e-3
 """Photons a pixel below which there is nothing but noise."""
-DARKEST = 1e-3
-"""Power, of the largest, below which a slow factor becomes that of all pixels."""
 QUARTER = 0.25
 """Variance of √counts: what photon noise leaves of (√I − √n)² where there are some photons."""
 BLUR = 5
 """Side [detector px] of the square over which stray light is averaged."""
 SIGNIFICANT = 3.0
 """A denoised object is left out when the pixels held out are less likely by this many standard errors; they are few."""
-AS_LIKELY = 1.0
-"""Candidates whose likelihoods differ by fewer standard errors are as likely as each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +73,9 @@ def denoise(region: Region, refined: Refined, freedom: Freedom, network: Posteri
         slow = slowly_refined(refined.first, refined.last, region.illumination())
         other, other_excess = _without_noise(region, replace(refined, object=slow), freedom, network)
         values = _likelihoods(region, other, freedom)
-        if _gain(values, after) < AS_LIKELY:
+        if standard_gain(values, after) < AS_LIKELY:
             candidate, after, excess = other, values, other_excess
-    gain = _gain(before, after) if region.judges else -math.inf
+    gain = standard_gain(before, after) if region.judges else -math.inf
     is_kept = gain > -SIGNIFICANT
     kept = candidate if is_kept else refined
     return Denoised(kept, float(before.mean()), float(after.mean()), gain, excess, is_kept)
@@ -90,25 +86,6 @@ def _without_noise(region: Region, refined: Refined, freedom: Freedom, network: 
     seen, excess = look(region, refined, freedom)
     correction = in_tiles(network, seen) * (seen[4] / CLEAN).clamp(max=1)
     return replace(refined, object=refined.object + torch.complex(correction[0], correction[1])), excess
-
-
-def _gain(before: Tensor, after: Tensor) -> float:
-    """Mean fall of these likelihoods, pattern by pattern, in standard errors."""
-    gains = before - after
-    return float(gains.mean() / (gains.std() / math.sqrt(len(gains)) + 1e-30))
-
-
-def slowly_refined(first: Tensor, last: Tensor, light: Tensor) -> Tensor:
-    """The object `first` times the slow factor that brings it nearest to `last`: complex64 `[H, W]`.
-
-    O = O₁ · G∗(w O₂ O₁*) / G∗(w |O₁|²), G∗ the `slow_part`, w the illumination `light` `[H, W]`; the factor is
-    its mean where there is no light. Photon noise covers the details of an object sooner than its slow parts: here the
-    details are those that a network has inferred, the slow parts those that the sweeps have found.
-    """
-    products = torch.stack([light * last * first.conj(), light * first.abs().square().to(first.dtype)])
-    along, power = slow_part(products)
-    least = DARKEST * power.real.max()
-    return first * (along + least * along.sum() / power.sum()) / (power.real.clamp_min(0) + least)
 
 
 def _likelihoods(region: Region, refined: Refined, freedom: Freedom) -> Tensor:

@@ -130,6 +130,7 @@ def _scores(result: Refined, canvas: Region) -> dict[str, Any]:
     return {
         "sweeps": len(result.likelihood) - 1,
         "best_sweep": result.best_sweep,
+        "is_settled": result.is_settled,
         "judging_patterns": canvas.judges,
         "likelihood_per_pixel": result.likelihood,
         "subsets": result.subsets,
@@ -142,9 +143,10 @@ def _scores(result: Refined, canvas: Region) -> dict[str, Any]:
 def _in_words(scores: dict[str, Any]) -> str:
     values, best = scores["likelihood_per_pixel"], scores["best_sweep"]
     judge = "what is held out" if scores["judging_patterns"] else "all patterns"
+    settled = ", with the slow parts of the last sweep" if scores["is_settled"] else ""
     if best == 0:
-        return f"refinement: none of {scores['sweeps']} sweeps makes {judge} likelier, the start is kept"
+        return f"refinement: none of {scores['sweeps']} sweeps makes {judge} likelier, the start is kept{settled}"
     return (
         f"refinement: best after {best} of {scores['sweeps']} sweeps, likelihood of {judge} "
-        f"{values[0]:.5g} -> {values[best]:.5g} a pixel"
+        f"{values[0]:.5g} -> {values[best]:.5g} a pixel{settled}"
     )
