@@ -339,10 +339,11 @@ class Course:
         What is held out hardly sees slow waves of the phase; what is fitted does, and says more with every sweep. Of
         details that are equally likely the start's are those with less noise.
         """
-        result, last, light = self.result, self.mean, torch.stack(self.lights).sum(0)
-        if self.freedom.is_moving or result.first is None or not torch.isfinite(torch.view_as_real(last)).all():
+        result, light = self.result, torch.stack(self.lights).sum(0)
+        first, last = result.first, result.last  # an interrupted sweep has left no mean
+        if self.freedom.is_moving or first is None or last is None or not last.isfinite().all():
             return
-        for details in (result.first, result.object):
+        for details in (first, result.object):
             self.mean = slowly_refined(details, last, light)
             values = self._likelihoods()
             if standard_gain(self.best_values, values) > -AS_LIKELY and float(values.mean()) <= result.likelihood[0]:
