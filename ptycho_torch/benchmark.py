@@ -115,6 +115,12 @@ def rows(config: BenchmarkConfig) -> Iterator[Row]:
 def _doses(_: BenchmarkConfig) -> Iterator[Row]:
     for exponent in (2, 3, 4, 5, 6, 9):
         yield Row("dose", f"1e{exponent} photons", lambda e=exponent: simulated(photons=10.0**e))  # type: ignore[misc]
+    for photons, exponent, seed in ((1e3, 3, 8), (1e3, 3, 9), (1e6, 6, 8), (1e6, 6, 9)):  # where one noise may deceive
+
+        def make(photons: float = photons, seed: int = seed) -> Scan:
+            return simulated(photons=photons, seed=seed)
+
+        yield Row("dose", f"1e{exponent} photons, noise {seed}", make)
 
 
 def _overlaps(_: BenchmarkConfig) -> Iterator[Row]:
