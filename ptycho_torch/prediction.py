@@ -17,7 +17,7 @@ from torch import Tensor
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
-from ptycho_torch.data.loader import Judges, Region
+from ptycho_torch.data.loader import Region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
@@ -58,7 +58,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
     start.model.to(device)
     chosen = _chosen(start, scan, config)
     judges = judges_of(scan, np.unique(chosen), start, config) if config.refine and start.group_size == 1 else None
-    region = _region(start, scan, chosen, config, device, judges=judges)
+    region = start.region(scan, chosen, batch_size=config.inference_batch_size, judges=judges, device=device)
     begin = time.perf_counter()
     with torch.inference_mode(), _precision(config.precision, device):
         obj = start.model(region)
@@ -71,7 +71,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
         with torch.inference_mode():
             refinement = refined_scan(obj, region, start, scan, chosen, config, say=say)
         obj, scan, intensities = refinement.obj, refinement.scan, refinement.intensities
-        region = _region(start, scan, chosen, config, device)
+        region = start.region(scan, chosen, batch_size=config.inference_batch_size, device=device)
         obj = on_canvas(obj, refinement.origin, region)
         if refinement.undenoised is not None:
             height, width = region.extent
@@ -139,23 +139,6 @@ def _chosen(start: Start, scan: Scan, config: InferenceConfig) -> np.ndarray:
     if start.group_size > 1:
         chosen = chosen[group_neighbours(scan.positions[chosen], start.group_size).reshape(-1)]
     return chosen
-
-
-def _region(
-    start: Start,
-    scan: Scan,
-    chosen: np.ndarray,
-    config: InferenceConfig,
-    device: torch.device,
-    *,
-    judges: Judges | None = None,
-) -> Region:
-    probe, batch_size = start.network_probe(scan.probe), config.inference_batch_size
-    if start.group_size > 1:
-        batch_size = -(-(batch_size or 32) // start.group_size) * start.group_size
-        return Region(scan, chosen, probe, batch_size=batch_size, device=device)
-    subsets = start.subsets(scan, chosen)
-    return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, judges=judges, device=device)
 
 
 def _precision(precision: str, device: torch.device) -> Any:

@@ -98,6 +98,26 @@ def test_an_affine_correction_undoes_a_stretched_scan(scan_file: Path, tmp_path:
     assert result(tmp_path / "freed")[1]["misfit_R"] < 0.95 * result(tmp_path / "kept")[1]["misfit_R"]
 
 
+@pytest.mark.parametrize("correction", ["free", "affine"])
+def test_positions_are_put_right_in_rounds(scan_file: Path, tmp_path: Path, correction: str) -> None:
+    with np.load(scan_file) as file:
+        true = np.stack([file["ycoords"], file["xcoords"]], 1)
+    errors = np.random.default_rng(0).normal(size=true.shape)
+    wrong = true + errors if correction == "free" else 1 + true * (1.0, 0.97)
+    path = rewritten(scan_file, tmp_path / "wrong.npz", ycoords=wrong[:, 0], xcoords=wrong[:, 1])
+    words = ["--start", "pretrained", "--sweeps", 70, "--position-correction", correction]
+    assert run(*refine_words(path, tmp_path / "out", *words)) == 0
+    arrays, metrics = result(tmp_path / "out")
+    course, order = metrics["refinement"], arrays["pattern_indices"]
+    assert course["rounds"][:2] == [30, 20] and len(course["likelihood_per_pixel"]) == course["sweeps"] + 1
+    assert course["sweeps"] == sum(course["rounds"]) == len(course["subsets"]) and course["best_sweep"] > 50
+    assert np.array_equal(arrays["given_positions"], wrong[order])
+    moves = arrays["positions"] - arrays["given_positions"]
+    assert course["position_moves_rms_px"] == pytest.approx(np.sqrt(np.square(moves).sum(1).mean()))
+    left = arrays["positions"] - true[order]
+    assert np.sqrt(np.square(left - left.mean(0)).sum(1).mean()) < (0.08 if correction == "free" else 0.15)
+
+
 def test_a_probe_that_the_file_does_not_hold_is_found(scan_file: Path, tmp_path: Path) -> None:
     path = rewritten(scan_file, tmp_path / "blind.npz", probeGuess=None)
     words = ["--start", "flat", "--probe-from", "patterns", "--probe-update"]

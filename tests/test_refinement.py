@@ -17,13 +17,15 @@ from ptycho_torch.data.loader import Region, held_out_pixels, pick_judges
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation import simulate_scan
 from ptycho_torch.metrics import compare
+from ptycho_torch.physics.distortion import carried, smooth_field
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
 from ptycho_torch.physics.preconditioner import slow_part
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, shift_probe, with_more_modes
 from ptycho_torch.physics.sweep import exit_wave_correction
-from ptycho_torch.refinement.course import GEARS, STRIDE, Course, Freedom, Refined, refine
+from ptycho_torch.refinement.course import CARRY, GEARS, STRIDE, Course, Freedom, Refined, refine
+from ptycho_torch.refinement.of_scan import rounds_of
 from ptycho_torch.refinement.probe_search import search_probe
 from ptycho_torch.training.pretraining import as_region, relative_error
 
@@ -223,6 +225,89 @@ def test_a_position_step_points_to_where_the_pattern_was_taken(error: tuple[floa
     patches = extract_whole(truth, whole - 16, 32)
     steps = position_step(probe, patches, batch.amplitude, region.valid)
     assert torch.allclose(steps.median(0).values, -torch.tensor(error), atol=0.02)
+
+
+def test_photon_noise_moves_no_pattern_from_its_right_place() -> None:
+    """Mean step over noises at the truth, in standard errors; √n − √I in the step would give 15 and more."""
+    region, truth = as_region(simulated(photons=300, n=32, positions=49))
+    batch = next(iter(region.batches()))
+    patches = extract_whole(truth, batch.corners, 32)
+    expected = detector_intensity(far_field(exit_wave(patches, batch.probe)))
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.stack(
+        [
+            position_step(batch.probe, patches, torch.poisson(expected, generator=generator).sqrt(), region.valid)
+            for _ in range(200)
+        ]
+    )
+    bias = steps.mean(0) / steps.std(0) * math.sqrt(len(steps))
+    assert bias.square().mean().sqrt() < 1.3 and bias.abs().max() < 4
+
+
+@pytest.mark.parametrize("shape", [(90, 70), (64, 101)])
+def test_a_smooth_field_tells_what_moves_have_in_common(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    positions = torch.rand(600, 2, dtype=torch.float64, generator=generator) * (torch.tensor(shape) - 20) + 10
+    waves = torch.stack([torch.sin(positions[:, 0] / 25), torch.cos(positions[:, 1] / 30)], 1)
+    noise = 0.3 * torch.randn(waves.shape, dtype=torch.float64, generator=generator)
+    found = smooth_field(positions, 0.5 + waves + noise, shape, sigma=6.0)
+    assert found.shape == (2, *shape)
+    y, x = torch.arange(shape[0])[:, None], torch.arange(shape[1])
+    expected = 0.5 + torch.stack([torch.sin(y / 25).expand(shape), torch.cos(x / 30).expand(shape)])
+    inner = (slice(None), slice(18, shape[0] - 18), slice(18, shape[1] - 18))
+    assert (found - expected)[inner].square().mean().sqrt() < 0.08
+    uniform = smooth_field(positions, torch.full((600, 2), 0.7).double(), shape, sigma=6.0)
+    assert torch.allclose(uniform[inner], torch.tensor(0.7), atol=0.01)
+
+
+def test_a_carried_object_keeps_its_patterns_where_positions_go_along() -> None:
+    rows, columns = torch.arange(80.0)[:, None], torch.arange(67.0)
+    y, x = rows - 2.0, columns + 3.0
+    whole = torch.zeros(2, 80, 67)
+    whole[0], whole[1] = 2.0, -3.0
+
+    def waves(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.polar(1 + 0.3 * torch.sin(y / 4), 0.5 * torch.cos(x / 3 + y / 7))
+
+    inner = (slice(8, -8), slice(8, -8))
+    assert torch.allclose(carried(waves(rows, columns), whole)[inner], waves(y, x)[inner], atol=1e-5)
+    bent = torch.stack([torch.sin(columns / 20).expand(80, 67), (rows / 80).expand(80, 67)])
+    expected = waves(rows - bent[0], columns - bent[1])
+    assert (carried(waves(rows, columns), bent) - expected)[inner].abs().max() < 0.02
+
+
+def test_a_slow_distortion_of_object_and_positions_is_undone_together() -> None:
+    """Where both are bent alike, patterns hardly see it; an object that goes along with its positions comes back."""
+    scan = a_scan(photons=1e6, positions=196)
+    region, near = region_of(scan, margin=6, moving=True), Freedom(positions=True, is_near=True, start="refined")
+    true, truth = region.positions.clone(), refined(region, sweeps=15).object
+    wave = 1.5 * torch.sin(2 * math.pi * true.flip(1) / 60)
+
+    def left(carry: float) -> float:
+        course = Course(region, carried(truth, smooth_field(true, wave, region.shape, sigma=4.0)), near)
+        course.positions = true + wave
+        with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+            patch.setattr("ptycho_torch.refinement.course.CARRY", carry)
+            for sweep in range(1, 16):
+                course.sweep(sweep)
+        error = course.positions - true
+        return float((error - error.mean(0)).square().sum(1).mean().sqrt())
+
+    assert left(CARRY) < 0.5 * left(0.0)
+
+
+def test_rounds_first_seek_positions_then_settle_then_trust_them() -> None:
+    moving = Freedom(positions=True, start="network")
+    plan = rounds_of(100, moving)
+    assert [sweeps for sweeps, _ in plan] == [30, 20, 20, 30]
+    assert [(each.positions, each.is_near) for _, each in plan] == [
+        (True, False),
+        (True, True),
+        (True, True),
+        (False, False),
+    ]
+    assert sum(sweeps for sweeps, _ in rounds_of(500, moving)) == 500
+    assert rounds_of(69, moving) == [(69, moving)] and rounds_of(500, Freedom()) == [(500, Freedom())]
 
 
 def test_the_best_offset_undoes_a_whole_pixel_error() -> None:

@@ -111,6 +111,7 @@ class Region:
         batch_size = batch_size or _handy_batch_size(self.probe)
         self._places = _batches_of([len(part) for part in parts], batch_size)
         chosen = np.flatnonzero(self._judges)
+        chosen = chosen[np.argsort(self.indices[chosen])]  # the same order in every region of these patterns
         self._judging = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
         self._small = len(self) * per_pattern <= CACHE_BYTES
         self._kept: list[list[Batch]] | None = None

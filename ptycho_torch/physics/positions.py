@@ -8,23 +8,28 @@ from torch import Tensor
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole
 
+SOFTENING = 0.1
+"""Where a pattern is darker than this fraction of its mean count, its pixels weigh as if they were as bright."""
+
 
 def position_step(probe: Tensor, patches: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
-    """The Gauss–Newton move of each position (y, x) [px], `[b, 2]`, in the amplitudes on the detector.
+    """The Gauss–Newton move of each position (y, x) [px], `[b, 2]`, by the Poisson likelihood of its pattern.
 
-    δ = H⁻¹ Σ J (√n − √I), H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √I over measured pixels. probe `[b, mode, N, N]`,
-    patches `[b, N, N]`, amplitude √n `[b, N, N]`. (The same in exit waves is several times too short: most of what a
-    move does to a wave is phase on the detector.) Source: Guizar-Sicairos & Fienup 2008; Odstrčil et al. 2018.
+    δ = H⁻¹ Σ J (n − I) / 2√Ĩ, H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √Ĩ, Ĩ = I + s·⟨n⟩, over measured pixels. It is
+    linear in the counts, so its mean over photon noise is zero in the right place; with √n − √I in the place of
+    (n − I) / 2√Ĩ it would be biased where few photons fall. probe `[b, mode, N, N]`, patches `[b, N, N]`, amplitude √n
+    `[b, N, N]`. (The same in exit waves is several times too short: most of what a move does to a wave is phase on the
+    detector.) Source: Guizar-Sicairos & Fienup 2008; Odstrčil et al. 2018.
     """
     wave = far_field(exit_wave(patches, probe))
-    root = detector_intensity(wave).sqrt()
-    soft = 1e-2 * torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True) / amplitude.shape[-1]
+    intensity, counts = detector_intensity(wave), amplitude.square() * valid
+    root = (intensity + SOFTENING * counts.mean((-2, -1), keepdim=True)).sqrt().clamp_min(1e-12)
     columns = []
     for slope in _slopes(probe):
         change = far_field(exit_wave(patches, slope))
-        columns.append(-(wave.conj() * change).real.sum(1) / (root + soft) * valid)
+        columns.append(-(wave.conj() * change).real.sum(1) / root * valid)
     jacobian = torch.stack(columns, 1).flatten(2)
-    left = ((amplitude - root) * valid).flatten(1).unsqueeze(-1)
+    left = ((counts - intensity) / (2 * root) * valid).flatten(1).unsqueeze(-1)
     normal = jacobian @ jacobian.mT
     normal = (
         normal + 1e-6 * torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-20 * torch.eye(2, device=left.device)

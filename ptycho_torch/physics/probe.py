@@ -20,6 +20,17 @@ def illumination(probe: Tensor) -> Tensor:
     return (probe.real.square() + probe.imag.square()).sum(-3)
 
 
+def probe_radius(probe: Tensor) -> float:
+    """Root mean square distance of a probe's light from its middle [px]: r² = Σ I |r − ⟨r⟩|² / Σ I."""
+    light = illumination(probe).double()
+    light = light / light.sum()
+    variance = 0.0
+    for profile in (light.sum(0), light.sum(1)):
+        line = torch.arange(len(profile), dtype=profile.dtype, device=profile.device)
+        variance += float((profile * line.square()).sum() - (profile * line).sum().square())
+    return math.sqrt(max(variance, 0.0))
+
+
 def shift_probe(probe: Tensor, fraction: Tensor) -> Tensor:
     """The probe moved by a fraction of a pixel for each pattern: `[mode, N, N]`, `[b, 2]` → `[b, mode, N, N]`.
 

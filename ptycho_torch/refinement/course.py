@@ -19,12 +19,20 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.data.loader import Batch, Region
+from ptycho_torch.physics.distortion import affine_field, carried, smooth_field
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
-from ptycho_torch.physics.patches import extract_whole, place_whole, split_positions
+from ptycho_torch.physics.patches import extract, extract_whole, place_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
 from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_part, slow_phase_lift, slowly_refined
-from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, probe_power, shift_probe
+from ptycho_torch.physics.probe import (
+    gather_shifted,
+    illumination,
+    orthogonal_modes,
+    probe_power,
+    probe_radius,
+    shift_probe,
+)
 from ptycho_torch.physics.sweep import exit_wave_correction
 from ptycho_torch.physics.tilt import slow_phase
 
@@ -42,6 +50,9 @@ at all, fully)."""
 POSITION_MOMENTUM = 0.5
 LARGEST_MOVE_PX = 0.5
 """A gradient step moves no position farther."""
+CARRY, AFFINE_CARRY, LARGEST_CARRY_PX = 3.0, 6.0, 1.0
+"""What the moves of a sweep have in common, nearby or everywhere, goes so much farther, object and all, and at most so
+far."""
 SIGNIFICANT = 2.0
 """A sweep has improved the held-out likelihood when the mean gain is this many times its standard error."""
 AS_LIKELY = 1.0
@@ -89,6 +100,7 @@ class Freedom:
     probe: bool = False
     positions: bool = False
     affine: bool = False  # positions move only as one affine map of the scan
+    is_near: bool = False  # positions are not sought around, what is left is slow: the object moves along with them
     intensities: bool = False  # a factor for each pattern
     start: str = "flat"  # or network, whose slow phase is still to be read from the patterns' shifts, or refined
 
@@ -108,7 +120,11 @@ class Refined:
     intensities: Tensor  # float32 [n], factor on the expected counts of each pattern
     first: Tensor | None = None  # the object that the refinement began from
     last: Tensor | None = None  # the object of its last sweep, be it the best or not
+    last_probe: Tensor | None = None
+    last_positions: Tensor | None = None
+    held_out: Tensor = field(default_factory=lambda: torch.zeros(0))  # likelihood of each judge, in the scan's order
     best_sweep: int = 0  # the sweep whose result this is, 0 for the start
+    is_interrupted: bool = False
     is_settled: bool = False  # with the slow parts of the last sweep, and perhaps the details of the start
     likelihood: list[float] = field(default_factory=list)  # held out, per pixel, after 0, 1, 2 … sweeps
     subsets: list[int] = field(default_factory=list)  # in how many steps each sweep went
@@ -139,7 +155,7 @@ def refine(
             if course.is_over():
                 break
     except KeyboardInterrupt:
-        pass
+        course.result.is_interrupted = True
     course.settle()
     return course.result
 
@@ -165,7 +181,7 @@ class Course:
         self.mean, self.mean_probe = self.obj, self.probe
         self.gear, self.caution, self.idle, self.gain = 0 if freedom.start == "flat" else 1, 1.0, 0, 0.0
         self.in_gear = 0  # sweeps
-        self.values = self.best_values = torch.zeros(0)
+        self.values = torch.zeros(0)
         self.result = Refined(self.obj, self.probe, self.positions.clone(), self.intensities.clone(), first=self.obj)
 
     @classmethod
@@ -178,6 +194,7 @@ class Course:
 
     def sweep(self, number: int) -> None:
         """Every pattern once, then what a whole sweep tells."""
+        before = self.positions.clone()
         shifts: list[Tensor] | None = [] if self.freedom.start != "refined" and number in TILT_SWEEPS else None
         seen: list[Tensor] = []
         together = GEARS[self.gear].together or self.region.subsets
@@ -197,12 +214,18 @@ class Course:
             mean = self.intensities.mean()
             self.intensities, factor = self.intensities / mean, mean.sqrt()
             self.obj, self.mean = self.obj * factor, self.mean * factor
-        if self.freedom.positions and number in SEARCH_RADII_PX and not self.freedom.affine:
+        if self._searches and number in SEARCH_RADII_PX:
             self._search(SEARCH_RADII_PX[number])
         if self.freedom.affine and self._is_free("positions", number):
             self.positions = self._inside(affine_moves(self.region.positions, self.positions))
+        if self.freedom.is_near and number > POSITIONS_FROM:
+            self._carry(before)
         self.in_gear += 1
         self.result.subsets.append(len(firsts))
+
+    @property
+    def _searches(self) -> bool:
+        return self.freedom.positions and not self.freedom.affine and not self.freedom.is_near
 
     def _is_free(self, what: str, number: int) -> bool:
         first = {"probe": PROBE_FROM, "intensities": INTENSITIES_FROM, "positions": POSITIONS_FROM}[what]
@@ -290,6 +313,21 @@ class Course:
             self.positions[batch.index] = self._inside(self.positions[batch.index] + offset)
         self.position_velocity.zero_()
 
+    def _carry(self, before: Tensor) -> None:
+        """What the sweep's moves have in common within a probe's radius goes farther, and the object along with it.
+
+        An object follows its patterns, so a distortion that object and positions share takes many sweeps to undo.
+        """
+        moves, shape = self.positions - before, self.region.shape
+        if self.freedom.affine:
+            field = AFFINE_CARRY * affine_field(before, moves, shape)
+        else:
+            field = CARRY * smooth_field(before, moves, shape, sigma=probe_radius(self.probe))
+        field = field.clamp(-LARGEST_CARRY_PX, LARGEST_CARRY_PX)
+        moves = torch.stack([extract(each, before, 1)[:, 0, 0] for each in field], -1)
+        self.positions = self._inside(self.positions + moves)
+        self.obj, self.velocity, self.mean = (carried(each, field) for each in (self.obj, self.velocity, self.mean))
+
     def _confirmed(self) -> Tensor:
         """The object where more than one pattern lights it, and its mean elsewhere: a pattern at the rim that stands in
         a wrong place has painted its own object there, which would confirm the place."""
@@ -325,9 +363,9 @@ class Course:
         if sweep:
             self.gain = standard_gain(self.values, values)
         self.values, result = values, self.result
-        result.last = self.mean
+        result.last, result.last_probe, result.last_positions = self.mean, self.mean_probe, self.positions.clone()
         if not result.likelihood or (math.isfinite(value) and value < min(result.likelihood)):
-            result.object, result.probe, result.best_sweep, self.best_values = self.mean, self.mean_probe, sweep, values
+            result.object, result.probe, result.best_sweep, result.held_out = self.mean, self.mean_probe, sweep, values
             result.positions, result.intensities = self.positions.clone(), self.intensities.clone()
         result.likelihood.append(value)
         return value
@@ -346,8 +384,8 @@ class Course:
         for details in (first, result.object):
             self.mean = slowly_refined(details, last, light)
             values = self._likelihoods()
-            if standard_gain(self.best_values, values) > -AS_LIKELY and float(values.mean()) <= result.likelihood[0]:
-                result.object, result.is_settled = self.mean, True
+            if standard_gain(result.held_out, values) > -AS_LIKELY and float(values.mean()) <= result.likelihood[0]:
+                result.object, result.held_out, result.is_settled = self.mean, values, True
                 return
 
     def _likelihoods(self) -> Tensor:
@@ -369,6 +407,8 @@ class Course:
         before, now = self.result.likelihood[-2:]
         if not math.isfinite(now):
             return True
+        if self.freedom.positions and self.freedom.is_near:
+            return False  # every gear asks for an object that stands still
         if self.gear < len(GEARS) - 1:
             searching = self.freedom.positions and len(self.result.likelihood) <= max(SEARCH_RADII_PX)
             slow = before - now < GEARS[self.gear].least_fall * before and not self.freedom.positions

@@ -14,7 +14,7 @@ from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.loader import Judges, Region, pick_judges, refining_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.physics.probe import with_more_modes
-from ptycho_torch.refinement.course import Freedom, Refined, refine
+from ptycho_torch.refinement.course import AS_LIKELY, Freedom, Refined, refine, standard_gain
 from ptycho_torch.refinement.denoising import denoise, in_words
 from ptycho_torch.refinement.starts import Start, on_canvas, posterior_mean
 
@@ -22,6 +22,10 @@ MARGIN_PX = 12
 """Room on the canvas for positions that move."""
 SPEAK_EVERY = 5
 """Sweeps between two progress lines."""
+
+
+SEARCH_SWEEPS, NEAR_SWEEPS, MOST_NEAR_ROUNDS, FIXED_SWEEPS = 30, 20, 4, 20
+"""Where positions move: sweeps that seek them, sweeps of each round near them, and with the places found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,17 @@ class RefinedScan:
     scores: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """Sweeps from one start at one guess of the scan."""
+
+    result: Refined
+    canvas: Region
+    scan: Scan  # before
+    freedom: Freedom
+    begin: int  # sweeps before
+
+
 def refined_scan(
     obj: Tensor,
     region: Region,
@@ -46,41 +61,54 @@ def refined_scan(
     *,
     say: Callable[[str], object],
 ) -> RefinedScan:
-    """Refine `obj`, transmission on the canvas of `region`, with the patterns `chosen`, as the settings say."""
-    chosen = np.unique(chosen)
-    probe = with_more_modes(start.network_probe(scan.probe).to(region.device), config.modes or 1)
-    positions = config.position_correction != "none"
-    canvas = Region(
-        scan,
-        chosen,
-        probe,
-        subsets=_subsets(scan, chosen, probe, positions=positions),
-        batch_size=config.inference_batch_size,
-        judges=judges_of(scan, chosen, start, config),
-        margin=MARGIN_PX if positions else 0,
-        device=region.device,
-    )
-    freedom = Freedom(
-        likelihood=config.likelihood,
-        probe=config.probe_update,
-        positions=positions,
-        affine=config.position_correction == "affine",
-        intensities=config.intensity_fluctuation,
-        start="flat" if start.is_flat else "network" if start.is_general else "refined",
-    )
-    sweeps = config.refine or 0
+    """Refine `obj`, transmission on the canvas of `region`, with the patterns `chosen`, as the settings say.
+
+    Where positions move, in rounds (`rounds_of`), each at the positions that the one before has found. A network looks
+    at the patterns again, for an object that remembers nothing of the wrong places; where there is none the object goes
+    on. The last round is the result, unless the held-out pixels find the first likelier.
+    """
+    chosen, device = np.unique(chosen), region.device
+    judges = judges_of(scan, chosen, start, config)
+    with_modes = with_more_modes(torch.as_tensor(scan.probe), config.modes or 1)
+    positions, given, sweeps = config.position_correction != "none", scan.positions, config.refine or 0
+    now, begin, rounds = replace(scan, probe=with_modes.numpy()), 0, list[_Round]()
 
     def report(sweep: int, value: float) -> None:
-        if sweep % SPEAK_EVERY == 0 or sweep == sweeps:
-            say(f"sweep {sweep}/{sweeps}  held-out likelihood {value:.5g} a pixel")
+        if (begin + sweep) % SPEAK_EVERY == 0 or begin + sweep == sweeps:
+            say(f"sweep {begin + sweep}/{sweeps}  held-out likelihood {value:.5g} a pixel")
 
-    first = on_canvas(obj * (start.scale.value / canvas.level), region.origin, canvas)
-    result = refine(canvas, first, sweeps=sweeps, freedom=freedom, report=report)
-    scores = _scores(result, canvas)
+    for count, freedom in rounds_of(sweeps, _freedom(start, config)):
+        if rounds and start.looks_again:
+            say("the network looks again, at the positions found so far")
+            batch_size = config.inference_batch_size
+            region = start.region(now, chosen, batch_size=batch_size, judges=judges, device=device)
+            obj = start.model(region)
+        probe = start.network_probe(now.probe).to(device)
+        canvas = Region(
+            now,
+            chosen,
+            probe,
+            subsets=_subsets(now, chosen, probe, positions=positions),
+            batch_size=config.inference_batch_size,
+            judges=judges,
+            margin=MARGIN_PX if positions else 0,
+            device=device,
+        )
+        first = on_canvas(obj * (start.scale.value / canvas.level), region.origin, canvas)
+        result = refine(canvas, first, sweeps=count, freedom=freedom, report=report)
+        rounds.append(_Round(result, canvas, now, freedom, begin))
+        if result.is_interrupted:
+            break
+        begin += len(result.likelihood) - 1
+        end = _at_end(result)
+        now, region, obj = _with(end, canvas, now, start), canvas, end.object * (canvas.level / start.scale.value)
+    best = _best_of(rounds)
+    scores = _scores(rounds, best, given)
     say(_in_words(scores))
+    result, canvas = best.result, best.canvas
     unit, undenoised = canvas.level / start.scale.value, None
     if config.denoise:
-        found = denoise(canvas, result, freedom, posterior_mean().to(canvas.device))
+        found = denoise(canvas, result, best.freedom, posterior_mean().to(canvas.device))
         say(in_words(found))
         undenoised = unit * result.object if found.is_kept else None
         result, scores["denoising"] = found.refined, found.scores()
@@ -88,10 +116,44 @@ def refined_scan(
         obj=unit * result.object,
         undenoised=undenoised,
         origin=canvas.origin,
-        scan=_with(result, canvas, scan, start),
+        scan=_with(best.result, canvas, best.scan, start),
         intensities=_in_scan_order(result.intensities.cpu().numpy(), canvas, np.ones(len(scan), np.float32)),
         scores=scores,
     )
+
+
+def _best_of(rounds: list[_Round]) -> _Round:
+    """The last round, where all that was found comes together, if it is as likely as the first and as its start."""
+    first, last = rounds[0].result, rounds[-1].result
+    as_likely = standard_gain(first.held_out, last.held_out) >= -AS_LIKELY
+    return rounds[-1] if as_likely and float(last.held_out.mean()) <= first.likelihood[0] else rounds[0]
+
+
+def _freedom(start: Start, config: InferenceConfig) -> Freedom:
+    return Freedom(
+        likelihood=config.likelihood,
+        probe=config.probe_update,
+        positions=config.position_correction != "none",
+        affine=config.position_correction == "affine",
+        intensities=config.intensity_fluctuation,
+        start="flat" if start.is_flat else "network" if start.is_general else "refined",
+    )
+
+
+def rounds_of(sweeps: int, freedom: Freedom) -> list[tuple[int, Freedom]]:
+    """How many sweeps from each start, and what is free in them.
+
+    Where positions move and there are sweeps enough: first they are sought, then they settle in rounds, then the object
+    is refined at the places found. Else all sweeps in one.
+    """
+    near = min((sweeps - SEARCH_SWEEPS - FIXED_SWEEPS) // NEAR_SWEEPS, MOST_NEAR_ROUNDS)
+    if not freedom.positions or near < 1:
+        return [(sweeps, freedom)]
+    later = replace(freedom, start="refined" if freedom.start == "flat" else freedom.start)
+    settling = [(NEAR_SWEEPS, replace(later, is_near=True))] * near
+    left = sweeps - SEARCH_SWEEPS - near * NEAR_SWEEPS
+    first = replace(freedom, is_near=freedom.affine and freedom.start != "flat")  # nothing is sought for an affine map
+    return [(SEARCH_SWEEPS, first), *settling, (left, replace(later, positions=False, affine=False))]
 
 
 def judges_of(scan: Scan, chosen: np.ndarray, start: Start, config: InferenceConfig) -> Judges:
@@ -106,14 +168,27 @@ def _subsets(scan: Scan, chosen: np.ndarray, probe: Tensor, *, positions: bool) 
     return max(1, round(0.75 * most)) if positions else most
 
 
+def _at_end(result: Refined) -> Refined:
+    """What the last sweep has left: positions go on where the held-out likelihood of the object stands still."""
+    obj, probe, positions = result.last, result.last_probe, result.last_positions
+    if obj is None or probe is None or positions is None or not (obj.isfinite().all() and probe.isfinite().all()):
+        return result
+    return replace(result, object=obj, probe=probe, positions=positions)
+
+
 def _with(result: Refined, canvas: Region, scan: Scan, start: Start) -> Scan:
-    unit = scan.n / 2 / start.scale.probe_norm * canvas.level  # of the canvas's probe, in that of the scan's
-    origin = "refined" if torch.equal(result.probe, canvas.probe) else f"refined, {scan.probe_origin} at first"
+    unit = start.network_unit(scan.n) * canvas.level  # of the canvas's probe, in that of the scan's
+    is_same = torch.equal(result.probe, canvas.probe)
+    origin = (
+        scan.probe_origin
+        if is_same or scan.probe_origin.startswith("refined")
+        else f"refined, {scan.probe_origin} at first"
+    )
     moved = result.positions.cpu().numpy() + np.array(canvas.origin)
     return replace(
         scan,
         probe=(result.probe / unit).cpu().numpy(),
-        probe_origin=scan.probe_origin if origin == "refined" else origin,
+        probe_origin=origin,
         positions=_in_scan_order(moved, canvas, scan.positions.copy()),
     )
 
@@ -123,21 +198,32 @@ def _in_scan_order(values: np.ndarray, canvas: Region, others: np.ndarray) -> np
     return others
 
 
-def _scores(result: Refined, canvas: Region) -> dict[str, Any]:
-    moves = (result.positions - canvas.positions).cpu().numpy()
+def _scores(rounds: list[_Round], best: _Round, given: np.ndarray) -> dict[str, Any]:
+    result, canvas = best.result, best.canvas
+    moves = result.positions.cpu().numpy() + np.array(canvas.origin) - given[canvas.indices]
     power = result.probe.abs().square().sum((-2, -1))
     factors = result.intensities
     return {
-        "sweeps": len(result.likelihood) - 1,
-        "best_sweep": result.best_sweep,
+        "sweeps": sum(len(each.result.likelihood) - 1 for each in rounds),
+        "rounds": [len(each.result.likelihood) - 1 for each in rounds],
+        "best_sweep": best.begin + result.best_sweep,
         "is_settled": result.is_settled,
         "judging_patterns": canvas.judges,
-        "likelihood_per_pixel": result.likelihood,
-        "subsets": result.subsets,
+        "likelihood_per_pixel": _course(rounds),
+        "subsets": [count for each in rounds for count in each.result.subsets],
         "probe_mode_power": (power / power.sum()).tolist(),
         "position_moves_rms_px": float(np.sqrt(np.square(moves).sum(1).mean())),
         "intensity_factors_spread": float(factors.std() / factors.mean()) if len(factors) > 1 else 0.0,
     }
+
+
+def _course(rounds: list[_Round]) -> list[float]:
+    """Held-out likelihood after 0, 1, 2 … sweeps; between rounds the lower of the one's end and the other's start."""
+    values: list[float] = []
+    for each in rounds:
+        first, *others = each.result.likelihood
+        values = [*values[:-1], min([first, *values[-1:]]), *others]
+    return values
 
 
 def _in_words(scores: dict[str, Any]) -> str:

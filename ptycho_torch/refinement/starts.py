@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ptycho_torch.bundle import Bundle, read_bundle
 from ptycho_torch.bundle.pretrained import PRETRAINED, read_pretrained
-from ptycho_torch.data.loader import Region, bright_subsets, handy_subsets
+from ptycho_torch.data.loader import Judges, Region, bright_subsets, handy_subsets
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import BundleError, DataError
 from ptycho_torch.model import PtychoModel
@@ -23,6 +23,8 @@ from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_
 
 FLAT = "flat"
 """The word for a start that knows nothing."""
+RECONSTRUCTION = "reconstruction"
+"""The kind of start that is an object already."""
 STATISTICS_SIZE = 64
 """Patterns a group in patch statistics where no training has set it."""
 
@@ -45,7 +47,33 @@ class Start:
 
     def network_probe(self, probe: np.ndarray) -> Tensor:
         """A probe in network units: power (N/2)² for a probe of the training probe's norm."""
-        return torch.as_tensor(probe, dtype=torch.complex64) * (probe.shape[-1] / 2 / self.scale.probe_norm)
+        return torch.as_tensor(probe, dtype=torch.complex64) * self.network_unit(probe.shape[-1])
+
+    def network_unit(self, n: int) -> float:
+        """What a probe n × n is multiplied by for network units."""
+        return n / 2 / self.scale.probe_norm
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether there is a network that gives another object when positions are known better."""
+        return not self.is_flat and self.kind != RECONSTRUCTION and self.group_size == 1
+
+    def region(
+        self,
+        scan: Scan,
+        chosen: np.ndarray,
+        *,
+        batch_size: int | None,
+        judges: Judges | None = None,
+        device: torch.device | None = None,
+    ) -> Region:
+        """The patterns `chosen` as this start's network visits them; a network of groups sees whole groups."""
+        probe, device = self.network_probe(scan.probe), device or torch.device("cpu")
+        if self.group_size > 1:
+            batch_size = -(-(batch_size or 32) // self.group_size) * self.group_size
+            return Region(scan, chosen, probe, batch_size=batch_size, device=device)
+        subsets = self.subsets(scan, chosen)
+        return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, judges=judges, device=device)
 
     def subsets(self, scan: Scan, chosen: np.ndarray) -> int:
         """In how many subsets the network's sweeps visit these patterns: a generalist's more in bright light."""
@@ -200,4 +228,4 @@ def _from_file(path: Path, scan: Scan) -> Start:
     found = IntensityScale(scale, "from the reconstruction", scan.mean_photons(), len(scan), norm_of(scan.probe))
     given = _Given(torch.as_tensor(obj, dtype=torch.complex64), (int(origin[0]), int(origin[1])), scale)
     model = PtychoModel(given, scale=scale).eval()
-    return Start(model, found, f"reconstruction {path}", "reconstruction", facts={"start": str(path)})
+    return Start(model, found, f"reconstruction {path}", RECONSTRUCTION, facts={"start": str(path)})

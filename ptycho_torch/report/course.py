@@ -32,6 +32,8 @@ def draw_course(reconstruction: Reconstruction) -> Figure:
     gain = np.maximum(values - values.min(), 0)
     lowest = gain[gain > 0].min() if (gain > 0).any() else 1.0
     axes[0].semilogy(np.maximum(gain, lowest / 2), color="black", marker=".")
+    for begin in np.cumsum(course["rounds"])[:-1]:
+        axes[0].axvline(begin, color="0.8", linewidth=1, linestyle="--")
     axes[0].axvline(course["best_sweep"], color="tab:red", linewidth=1)
     axes[0].set(xlabel="sweep", ylabel=f"held-out likelihood a pixel, less {values.min():.5g}")
     if moved:
