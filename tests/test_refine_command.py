@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +101,17 @@ def test_an_affine_correction_undoes_a_stretched_scan(scan_file: Path, tmp_path:
 
 
 @pytest.mark.parametrize("correction", ["free", "affine"])
-def test_positions_are_put_right_in_rounds(scan_file: Path, tmp_path: Path, correction: str) -> None:
+def test_positions_are_put_right_in_rounds(
+    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], correction: str
+) -> None:
     with np.load(scan_file) as file:
         true = np.stack([file["ycoords"], file["xcoords"]], 1)
-    errors = np.random.default_rng(0).normal(size=true.shape)
+    errors = np.random.default_rng(0).normal(scale=2, size=true.shape)
     wrong = true + errors if correction == "free" else 1 + true * (1.0, 0.97)
     path = rewritten(scan_file, tmp_path / "wrong.npz", ycoords=wrong[:, 0], xcoords=wrong[:, 1])
     words = ["--start", "pretrained", "--sweeps", 70, "--position-correction", correction]
-    assert run(*refine_words(path, tmp_path / "out", *words)) == 0
+    assert run(*(word for word in refine_words(path, tmp_path / "out", *words) if word != "--quiet")) == 0
+    assert capsys.readouterr().out.count("the network looks again") == 2
     arrays, metrics = result(tmp_path / "out")
     course, order = metrics["refinement"], arrays["pattern_indices"]
     assert course["rounds"][:2] == [30, 20] and len(course["likelihood_per_pixel"]) == course["sweeps"] + 1
@@ -116,6 +121,36 @@ def test_positions_are_put_right_in_rounds(scan_file: Path, tmp_path: Path, corr
     assert course["position_moves_rms_px"] == pytest.approx(np.sqrt(np.square(moves).sum(1).mean()))
     left = arrays["positions"] - true[order]
     assert np.sqrt(np.square(left - left.mean(0)).sum(1).mean()) < (0.08 if correction == "free" else 0.15)
+
+
+def test_every_round_begins_where_the_last_sweep_of_the_one_before_has_left_the_scan(
+    scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at its best sweep: the held-out likelihood of the object stands still long before the positions do."""
+    from ptycho_torch.refinement import of_scan
+
+    seen = []
+
+    def recorded(region: of_scan.Region, *args: object, **options: object) -> of_scan.Refined:
+        found = replace(refine(region, *args, **options), positions=region.positions)  # as if the start were the best
+        seen.append((region, found))
+        return found
+
+    refine = of_scan.refine
+    monkeypatch.setattr(of_scan, "refine", recorded)
+    monkeypatch.setattr(of_scan, "SEARCH_SWEEPS", 6)
+    monkeypatch.setattr(of_scan, "NEAR_SWEEPS", 6)
+    monkeypatch.setattr(of_scan, "FIXED_SWEEPS", 6)
+    words = ["--start", "flat", "--sweeps", 18, "--position-correction", "free", "--probe-update"]
+    assert run(*refine_words(scan_file, tmp_path, *words)) == 0
+    assert len(seen) == 3
+    for (before, found), (after, _) in itertools.pairwise(seen):
+        places = dict(
+            zip(before.indices.tolist(), (found.last_positions.numpy() + before.origin).tolist(), strict=True)
+        )
+        expected = np.array([places[index] for index in after.indices.tolist()])
+        assert np.allclose(after.positions.numpy() + after.origin, expected)
+        assert np.allclose(after.probe / after.level, found.last_probe / before.level, rtol=1e-4, atol=1e-4)
 
 
 def test_a_probe_that_the_file_does_not_hold_is_found(scan_file: Path, tmp_path: Path) -> None:

@@ -256,8 +256,20 @@ def test_a_smooth_field_tells_what_moves_have_in_common(shape: tuple[int, int]) 
     expected = 0.5 + torch.stack([torch.sin(y / 25).expand(shape), torch.cos(x / 30).expand(shape)])
     inner = (slice(None), slice(18, shape[0] - 18), slice(18, shape[1] - 18))
     assert (found - expected)[inner].square().mean().sqrt() < 0.08
-    uniform = smooth_field(positions, torch.full((600, 2), 0.7).double(), shape, sigma=6.0)
-    assert torch.allclose(uniform[inner], torch.tensor(0.7), atol=0.01)
+    grid = torch.cartesian_prod(torch.arange(0.0, shape[0], 3), torch.arange(0.0, shape[1], 3)).double()
+    tilted = smooth_field(grid, grid * torch.tensor([0.1, -0.2]), shape, sigma=6.0)
+    assert torch.allclose(tilted[0][inner[1:]], 0.1 * y[inner[1]], atol=0.05)
+    assert torch.allclose(tilted[1][inner[1:]], -0.2 * x[inner[2]], atol=0.1)
+
+
+def test_judges_stand_in_the_order_of_the_scan_wherever_its_patterns_are_placed() -> None:
+    scan = a_scan(positions=240)
+    judges = pick_judges(scan.positions, torch.as_tensor(scan.probe), moving=True)
+    moved = replace(scan, positions=scan.positions + np.random.default_rng(0).normal(scale=4, size=(240, 2)))
+    for each in (scan, moved):
+        region = region_of(each, judges=judges)
+        seen = np.concatenate([region.indices[batch.index.numpy()] for batch in region.judging()])
+        assert np.array_equal(seen, judges.places)
 
 
 def test_a_carried_object_keeps_its_patterns_where_positions_go_along() -> None:
