@@ -154,6 +154,10 @@ class PretrainConfig(DeviceSettings):
     resume: bool = setting(False, "go on after the last finished stage in the output folder")
 
 
+REFINING_SWEEPS, MOVING_SWEEPS = 40, 90
+"""Sweeps of `refine` where no number is given."""
+
+
 class RefinementSettings(Config):
     refine: int | None = setting(
         None,
@@ -230,7 +234,21 @@ class RefineConfig(InferenceConfig):
         "pretrained, flat, a reconstruction.npz, or a bundle and its folder",
         flags=("--start", "--model_path"),
     )
-    refine: int | None = setting(40, "sweeps at most; it ends when nothing is left to gain", flags=("--sweeps",), ge=1)
+    refine: int | None = setting(
+        None,
+        f"sweeps at most (default: {REFINING_SWEEPS}, {MOVING_SWEEPS} where positions move); it ends when nothing is "
+        "left to gain",
+        flags=("--sweeps",),
+        ge=1,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sweeps_for_what_is_free(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("refine") is None:
+            moving = values.get("position_correction", "none") != "none"
+            return {**values, "refine": MOVING_SWEEPS if moving else REFINING_SWEEPS}
+        return values
 
 
 class SimulateConfig(Config):

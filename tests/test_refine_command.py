@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import infer_words, rewritten, run
 
+from ptycho_torch.config import RefineConfig
+
 
 def refine_words(scan: Path, folder: Path, *more: object) -> list[object]:
     return ["refine", "--test_data", scan, "--output_dir", folder, "--accelerator", "cpu", "--quiet", *more]
@@ -77,6 +79,13 @@ def test_flag_without_a_number_means_ten_sweeps(scan_file: Path, tmp_path: Path)
     words = ["infer", "--model_path", "flat", "--test_data", scan_file, "--output_dir", tmp_path, "--refine", "--quiet"]
     assert run(*words) == 0
     assert result(tmp_path)[1]["refinement"]["sweeps"] == 10
+
+
+def test_positions_take_more_sweeps_where_no_number_is_given() -> None:
+    options = {"test_data": Path("scan.npz"), "output_dir": Path("out")}
+    assert RefineConfig(**options).refine == 40
+    assert RefineConfig(**options, position_correction="affine").refine == 90
+    assert RefineConfig(**options, position_correction="free", refine=7).refine == 7
 
 
 def test_what_is_free_is_written(scan_file: Path, tmp_path: Path) -> None:
