@@ -57,7 +57,8 @@ def infer(config: InferenceConfig) -> Reconstruction:
     torch.use_deterministic_algorithms(True, warn_only=True)
     start.model.to(device)
     chosen = _chosen(start, scan, config)
-    judges = judges_of(scan, np.unique(chosen), start, config) if config.refine and start.group_size == 1 else None
+    is_judged = start.group_size == 1 and (config.refine is not None or start.is_general)
+    judges = judges_of(scan, np.unique(chosen), start, config) if is_judged else None
     region = start.region(scan, chosen, batch_size=config.inference_batch_size, judges=judges, device=device)
     begin = time.perf_counter()
     with torch.inference_mode(), _precision(config.precision, device):
@@ -78,6 +79,8 @@ def infer(config: InferenceConfig) -> Reconstruction:
             undenoised = on_canvas(refinement.undenoised, refinement.origin, region)[:height, :width].cpu().numpy()
         scores["refinement"] = refinement.scores
         refining_s = time.perf_counter() - begin
+    elif judges is not None:
+        region = start.region(scan, chosen, batch_size=config.inference_batch_size, device=device)
     fit = _Fit(start, region, config, intensities)
     with torch.inference_mode():
         scores |= fit.of(obj)

@@ -10,14 +10,21 @@ from hypothesis import strategies as st
 
 from ptycho_torch.benchmark import simulated
 from ptycho_torch.data.grouping import group_neighbours
-from ptycho_torch.data.loader import Region, handy_subsets, overlap
+from ptycho_torch.data.loader import Region, handy_subsets, overlap, pick_judges
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.simulation import acquire, simulate_scan
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import unrolled
 from ptycho_torch.networks.cnn import Cnn, synchronise_phases
 from ptycho_torch.networks.unet import TILE, UNet, in_tiles
-from ptycho_torch.networks.unrolled import SEEN, Correction, Unrolled, _without_global_phase, gradient_of
+from ptycho_torch.networks.unrolled import (
+    SEEN,
+    Correction,
+    Unrolled,
+    _without_global_phase,
+    gradient_of,
+    likeliest_share,
+)
 from ptycho_torch.physics.patches import extract
 from ptycho_torch.reassembly import Canvas
 from ptycho_torch.training.pretraining import as_region, relative_error
@@ -138,6 +145,34 @@ def test_the_last_stage_goes_on_from_the_mean_of_its_sweep_the_others_from_where
     with torch.no_grad():
         behind = [seen[6:8].abs().max() for seen, _ in Unrolled(width=4).stages(region)]
     assert behind[0] > 1e-3 and behind[1] > 1e-3 and behind[2] == 0
+
+
+@pytest.mark.parametrize(("missing", "share"), [(1.5, 1.5), (0.6, 0.6), (-1.0, 0.0), (3.0, 2.0)])
+def test_a_move_goes_as_far_as_what_is_held_out_finds_likeliest(missing: float, share: float) -> None:
+    scan = simulated(photons=1e7, n=32, positions=64)
+    region, truth = as_region(scan, judges=pick_judges(scan.positions, torch.as_tensor(scan.probe)))
+    waves = torch.randn(region.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = likeliest_share(region, truth - missing * 0.03 * waves, 0.03 * waves)
+    assert float(found) == pytest.approx(share, abs=0.06)
+
+
+def test_what_is_held_out_holds_a_wrong_correction_back_in_bright_light_only() -> None:
+    def error(photons: float, *, judged: bool) -> float:
+        scan = simulated(photons=photons, n=32, positions=64)
+        judges = pick_judges(scan.positions, torch.as_tensor(scan.probe)) if judged else None
+        region, truth = as_region(scan, subsets=2, judges=judges)
+        torch.manual_seed(0)
+        network = Unrolled(width=4)
+        last = network.denoisers[-1].unet.last  # type: ignore[union-attr]
+        torch.nn.init.normal_(last.weight, std=50.0, generator=torch.Generator().manual_seed(0))
+        light = region.illumination()
+        with torch.inference_mode():
+            obj = network(region)
+        return float(relative_error(obj, truth, (light / (0.3 * light.max())).clamp(max=1)))
+
+    assert error(1e7, judged=True) < 0.5 * error(1e7, judged=False)
+    assert error(300, judged=True) == pytest.approx(error(300, judged=False), rel=0.1)
 
 
 def test_a_correction_is_as_careful_as_the_object_is_settled() -> None:

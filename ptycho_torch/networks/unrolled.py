@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from ptycho_torch.data.loader import Region
 from ptycho_torch.networks.unet import UNet, in_tiles
+from ptycho_torch.physics.likelihood import poisson_nll_each
+from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
 from ptycho_torch.physics.sweep import likelihood_gradient
 from ptycho_torch.physics.tilt import slow_phase, unexplained
@@ -22,6 +25,9 @@ COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.7))
 """Step η and momentum μ of the sweeps of the first, the second … and all later stages, before any training."""
 POISSON_FROM, DARKNESS = 3, 0.12
 """The first stage, from 0, that follows the Poisson likelihood, and its background over what is left unexplained."""
+NOISY, FARTHEST = 0.005, 2.0
+"""Unexplained R² at which what is held out has half a say in how far the last correction goes; how far it goes at most.
+Where photons are few, what is held out does not see the noise that the correction takes out."""
 RESTLESS_PX = 9
 """Side of the square over which the unrest of the object is averaged."""
 STILL = 1e-5
@@ -43,11 +49,12 @@ class Unrolled(nn.Module):
     what the stage before left unexplained, be it photon noise or what the model does not know. Then the phase that the
     patterns' shifts in the last sweep tell of is added, and a `Correction`: a U-Net sees O, d, v, the mean Ō of the
     last sweep's objects, √illumination and ln R², what the sweep left unexplained (photon noise, in the end). The last
-    stage goes on from Ō, which has less of the noise of single subsets. Steps η and momenta μ are learned for every
-    sweep; before, the first stage strides out, the later ones carry on (see `COURSE`). The probe acts through the
-    physics only, so that the network carries over to probes that it has not seen. Source of the idea: learned iterative
-    reconstruction (Adler & Öktem 2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson &
-    Larkin 1994; of the mean: Polyak & Juditsky 1992.
+    stage goes on from Ō, which has less of the noise of single subsets; where patterns are held out of the region and
+    light is bright, its correction goes as far as those find it likely (`likeliest_share`). Steps η and momenta μ are
+    learned for every sweep; before, the first stage strides out, the later ones carry on (see `COURSE`). The probe acts
+    through the physics only, so that the network carries over to probes that it has not seen. Source of the idea:
+    learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the
+    subsets: Hudson & Larkin 1994; of the mean: Polyak & Juditsky 1992.
     """
 
     def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:
@@ -98,7 +105,11 @@ class Unrolled(nn.Module):
             seen = torch.stack([*pictures, brightness, noise, _unrest(power)])
             assert isinstance(denoiser, Correction)
             correction = in_tiles(denoiser, seen)
-            obj = obj + _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
+            move = _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
+            if denoiser is self.denoisers[-1] and region.judges and not torch.is_grad_enabled():
+                bright = 1 / (1 + left / NOISY)
+                move = torch.lerp(torch.ones_like(left), likeliest_share(region, obj, move), bright) * move
+            obj = obj + move
             yield seen, obj
 
 
@@ -136,6 +147,24 @@ def gradient_of(obj: Tensor, region: Region, subset: int, **options: Any) -> Ten
         for batch in region.batches(subset)
     )
     return functools.reduce(torch.add, parts)
+
+
+def likeliest_share(region: Region, obj: Tensor, move: Tensor) -> Tensor:
+    """The w in [0, 2] for which O + w·move makes what is held out of a region likeliest, float32 scalar.
+
+    The vertex of the parabola through the Poisson likelihood at w = 0, 1 and 2; 1 where it has none.
+    """
+    values = torch.zeros(3, dtype=torch.float64, device=region.device)
+    for batch in region.judging():
+        here, there = (
+            far_field(exit_wave(extract_whole(each, batch.corners, region.n), batch.probe)) for each in (obj, move)
+        )
+        counts = batch.amplitude.square()
+        for w in range(3):
+            values[w] += poisson_nll_each(detector_intensity(here + w * there), counts, batch.valid).double().sum()
+    bend = values[0] - 2 * values[1] + values[2]
+    share = 1 + (values[0] - values[2]) / (2 * bend)
+    return torch.where(bend > 0, share, torch.ones_like(share)).clamp(0, FARTHEST).float()
 
 
 def _without_global_phase(correction: Tensor, obj: Tensor, illumination: Tensor) -> Tensor:
