@@ -61,7 +61,7 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
         begin = time.process_time()
         with torch.inference_mode():
             judges = pick_judges(read.positions, probe)
-            first = Region(read, indices, probe, subsets=start.subsets(read, indices), judges=judges).loaded()
+            first = start.region(read, indices, judges=judges).loaded()
             obj = start.model.network(first)
             region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), judges=judges)
             obj = on_canvas(obj * (first.level / region.level), first.origin, region.loaded())

@@ -221,9 +221,7 @@ def run_row(row: Row) -> dict[str, Any]:
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = torch.ones(region.shape, dtype=torch.complex64)
     begin = time.process_time()
-    network_region = Region(
-        start_scan, indices, probe, subsets=start.subsets(start_scan, indices), judges=judges
-    ).loaded()
+    network_region = start.region(start_scan, indices, judges=judges).loaded()
     obj = start.model.network(network_region) * (network_region.level / region.level)
     obj = on_canvas(obj, network_region.origin, region)
     table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}

@@ -108,7 +108,7 @@ class Unrolled(nn.Module):
             move = _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
             if denoiser is self.denoisers[-1] and region.judges and not torch.is_grad_enabled():
                 bright = 1 / (1 + left / NOISY)
-                move = torch.lerp(torch.ones_like(left), likeliest_share(region, obj, move), bright) * move
+                move = (1 + bright * (likeliest_share(region, obj, move) - 1)) * move
             obj = obj + move
             yield seen, obj
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ptycho_torch.physics.patches import place
+from ptycho_torch.physics.positions import affine_fit
 
 CELLS_PER_SIGMA = 1.5
 FAINT = 1e-3
@@ -38,10 +39,8 @@ def smooth_field(positions: Tensor, moves: Tensor, shape: tuple[int, int], *, si
 
 
 def affine_field(positions: Tensor, moves: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The affine u(r) = A (r − ⟨r_j⟩) + b that fits moves `[n, 2]` at positions `[n, 2]` best, `[2, H, W]`."""
-    centre = positions.mean(0)
-    design = torch.cat([positions - centre, torch.ones_like(positions[:, :1])], 1)
-    (down, right, shift) = torch.linalg.lstsq(design, moves).solution.to(torch.float32)
+    """The affine u(r) = (r − ⟨r_j⟩) A + b that fits moves `[n, 2]` at positions `[n, 2]` best, `[2, H, W]`."""
+    centre, (down, right), shift = affine_fit(positions, moves)
     rows = torch.arange(shape[0], device=positions.device)[:, None] - centre[0]
     columns = torch.arange(shape[1], device=positions.device) - centre[1]
     along = down[:, None, None] * rows + right[:, None, None] * columns

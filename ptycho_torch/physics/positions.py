@@ -68,6 +68,13 @@ def best_offset(
 
 def affine_moves(start: Tensor, moved: Tensor) -> Tensor:
     """Where the affine map that fits the moves best, in least squares, takes every position `[n, 2]`."""
-    centre = start.mean(0)
-    design = torch.cat([start - centre, torch.ones_like(start[:, :1])], 1)
-    return design @ torch.linalg.lstsq(design, moved).solution
+    centre, matrix, shift = affine_fit(start, moved)
+    return (start - centre) @ matrix + shift
+
+
+def affine_fit(positions: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """c = ⟨r_j⟩, A `[2, 2]`, b `[2]` of the affine map (r − c) A + b nearest to the values `[n, 2]` at `positions`."""
+    centre = positions.mean(0)
+    design = torch.cat([positions - centre, torch.ones_like(positions[:, :1])], 1)
+    solution = torch.linalg.lstsq(design, values).solution
+    return centre, solution[:2], solution[2]

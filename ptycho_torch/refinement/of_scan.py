@@ -50,6 +50,10 @@ class _Round:
     freedom: Freedom
     begin: int  # sweeps before
 
+    @property
+    def sweeps(self) -> int:
+        return len(self.result.likelihood) - 1
+
 
 def refined_scan(
     obj: Tensor,
@@ -72,24 +76,28 @@ def refined_scan(
     with_modes = with_more_modes(torch.as_tensor(scan.probe), config.modes or 1)
     positions, given, sweeps = config.position_correction != "none", scan.positions, config.refine or 0
     now, begin, rounds = replace(scan, probe=with_modes.numpy()), 0, list[_Round]()
+    batch_size = config.inference_batch_size
 
     def report(sweep: int, value: float) -> None:
         if (begin + sweep) % SPEAK_EVERY == 0 or begin + sweep == sweeps:
             say(f"sweep {begin + sweep}/{sweeps}  held-out likelihood {value:.5g} a pixel")
 
     for count, freedom in rounds_of(sweeps, _freedom(start, config)):
-        if rounds and start.looks_again:
-            say("the network looks again, at the positions found so far")
-            batch_size = config.inference_batch_size
-            region = start.region(now, chosen, batch_size=batch_size, judges=judges, device=device)
-            obj = start.model(region)
+        if rounds:
+            end, region = _at_end(rounds[-1].result), rounds[-1].canvas
+            now, obj = _with(end, region, now, start), end.object * (region.level / start.scale.value)
+            begin += rounds[-1].sweeps
+            if start.looks_again:
+                say("the network looks again, at the positions found so far")
+                region = start.region(now, chosen, batch_size=batch_size, judges=judges, device=device)
+                obj = start.model(region)
         probe = start.network_probe(now.probe).to(device)
         canvas = Region(
             now,
             chosen,
             probe,
             subsets=_subsets(now, chosen, probe, positions=positions),
-            batch_size=config.inference_batch_size,
+            batch_size=batch_size,
             judges=judges,
             margin=MARGIN_PX if positions else 0,
             device=device,
@@ -99,9 +107,6 @@ def refined_scan(
         rounds.append(_Round(result, canvas, now, freedom, begin))
         if result.is_interrupted:
             break
-        begin += len(result.likelihood) - 1
-        end = _at_end(result)
-        now, region, obj = _with(end, canvas, now, start), canvas, end.object * (canvas.level / start.scale.value)
     best = _best_of(rounds)
     scores = _scores(rounds, best, given)
     say(_in_words(scores))
@@ -204,8 +209,8 @@ def _scores(rounds: list[_Round], best: _Round, given: np.ndarray) -> dict[str, 
     power = result.probe.abs().square().sum((-2, -1))
     factors = result.intensities
     return {
-        "sweeps": sum(len(each.result.likelihood) - 1 for each in rounds),
-        "rounds": [len(each.result.likelihood) - 1 for each in rounds],
+        "sweeps": sum(each.sweeps for each in rounds),
+        "rounds": [each.sweeps for each in rounds],
         "best_sweep": best.begin + result.best_sweep,
         "is_settled": result.is_settled,
         "judging_patterns": canvas.judges,

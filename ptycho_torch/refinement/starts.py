@@ -63,12 +63,12 @@ class Start:
         scan: Scan,
         chosen: np.ndarray,
         *,
-        batch_size: int | None,
+        batch_size: int | None = None,
         judges: Judges | None = None,
-        device: torch.device | None = None,
+        device: torch.device | str = "cpu",
     ) -> Region:
         """The patterns `chosen` as this start's network visits them; a network of groups sees whole groups."""
-        probe, device = self.network_probe(scan.probe), device or torch.device("cpu")
+        probe = self.network_probe(scan.probe)
         if self.group_size > 1:
             batch_size = -(-(batch_size or 32) // self.group_size) * self.group_size
             return Region(scan, chosen, probe, batch_size=batch_size, device=device)
