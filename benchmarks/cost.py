@@ -28,14 +28,15 @@ from torch.nn import functional as F
 
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import group_neighbours
-from ptycho_torch.data.loader import Region, handy_subsets
+from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.simulation import simulate_scan
+from ptycho_torch.data.subsets import handy_subsets
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.cnn import Cnn
 from ptycho_torch.networks.unrolled import Unrolled, gradient_of
 from ptycho_torch.scale import norm_of
+from ptycho_torch.simulation import simulate_scan
 from ptycho_torch.training.regions import network_unit
 
 

@@ -48,10 +48,12 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
     """The pretrained network, then sweeps with a free probe; each number of sweeps in a run of its own."""
     import torch
 
-    from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
+    from ptycho_torch.data.held_out import pick_judges
+    from ptycho_torch.data.region import Region, on_canvas
     from ptycho_torch.data.scan import Scan
+    from ptycho_torch.data.subsets import refining_subsets
+    from ptycho_torch.predictors import find_start
     from ptycho_torch.refinement import Freedom, refine
-    from ptycho_torch.refinement.starts import find_start, on_canvas
 
     read = Scan.from_arrays(scan["amplitude"], scan["positions"], probe=scan["probe"][None], domain="amplitude")
     start, indices = find_start(Path("pretrained"), read), np.arange(len(read))
@@ -216,7 +218,9 @@ def oracle(scan: Any) -> tuple[float, float]:
     """Scores of the converged maximum-likelihood object with the true probe."""
     import torch
 
-    from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
+    from ptycho_torch.data.held_out import pick_judges
+    from ptycho_torch.data.region import Region
+    from ptycho_torch.data.subsets import refining_subsets
     from ptycho_torch.refinement import Freedom, refine
 
     indices, probe = np.arange(len(scan)), torch.as_tensor(scan.probe)
@@ -241,7 +245,7 @@ def seconds_to(curve: list[dict[str, float]], target: tuple[float, float]) -> fl
 
 def make_scan(name: str, positions: int) -> Any:
     """A scan on whole pixels."""
-    from ptycho_torch.benchmark import simulated
+    from ptycho_torch.simulation.unseen import simulated
 
     return simulated(positions=positions, whole=True, **SCANS[name])
 
@@ -260,7 +264,7 @@ def run(program: str, source: Path, folder: Path, python: str) -> dict[str, np.n
 
 def compare_all(programs: list[str], scans: list[str], positions: int, python: str) -> Iterator[tuple[str, dict]]:
     """For each scan the oracle and the curve of each program."""
-    from ptycho_torch.benchmark import defocused
+    from ptycho_torch.simulation.unseen import defocused
 
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate(scans):

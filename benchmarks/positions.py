@@ -14,12 +14,13 @@ import numpy as np
 from common import command
 from scipy.ndimage import gaussian_filter
 
-from ptycho_torch.benchmark import INSET_PX, simulated
+from ptycho_torch.commands.benchmark import INSET_PX
 from ptycho_torch.data.formats.npz import write_scan_npz
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.simulation import acquire
 from ptycho_torch.evaluation import Picture, shared_region
 from ptycho_torch.metrics import compare
+from ptycho_torch.simulation import acquire
+from ptycho_torch.simulation.unseen import simulated
 
 ERRORS_PX, SWEEPS, FEW = 3.0, 90, 10
 SCANS = {"details in every pixel": 0.0, "band-limited": 0.8}

@@ -35,14 +35,14 @@ class Command:
 COMMANDS = {
     "train": Command(config.TrainConfig, "ptycho_torch.training.run:train"),
     "pretrain": Command(config.PretrainConfig, "ptycho_torch.training.pretraining:pretrain"),
-    "infer": Command(config.InferenceConfig, "ptycho_torch.prediction:infer"),
-    "refine": Command(config.RefineConfig, "ptycho_torch.prediction:infer"),
-    "simulate": Command(config.SimulateConfig, "ptycho_torch.demonstration:simulate"),
-    "benchmark": Command(config.BenchmarkConfig, "ptycho_torch.benchmark:benchmark"),
-    "demo": Command(config.DemoConfig, "ptycho_torch.demonstration:demo"),
+    "infer": Command(config.InferenceConfig, "ptycho_torch.commands.infer:infer"),
+    "refine": Command(config.RefineConfig, "ptycho_torch.commands.infer:infer"),
+    "simulate": Command(config.SimulateConfig, "ptycho_torch.commands.simulate:simulate"),
+    "benchmark": Command(config.BenchmarkConfig, "ptycho_torch.commands.benchmark:benchmark"),
+    "demo": Command(config.DemoConfig, "ptycho_torch.commands.demo:demo"),
     "evaluate": Command(
         config.EvaluateConfig,
-        "ptycho_torch.evaluation:run",
+        "ptycho_torch.commands.evaluate:run",
         (
             ("reconstruction", "reconstruction.npz, or any NPZ with `object`"),
             ("reference", "the same, or a scan NPZ with `objectGuess`"),
@@ -50,7 +50,7 @@ COMMANDS = {
     ),
     "bundle": Command(
         config.BundleConfig,
-        "ptycho_torch.bundle:run",
+        "ptycho_torch.commands.bundle:run",
         (("action", "inspect or verify"), ("path", "wts.h5.zip, or the folder that holds it")),
         ("inspect", "verify"),
     ),

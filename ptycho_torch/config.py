@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ptycho_torch.types import Domain
+
 
 def setting(default: Any, description: str, *, flags: tuple[str, ...] = (), const: Any = None, **limits: Any) -> Any:
     """A field that becomes a flag; `flags` are its spellings on the command line, the first one is shown.
@@ -24,7 +26,6 @@ class Config(BaseModel):
 
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
-Domain = Literal["counts", "amplitude"]
 
 
 class DeviceSettings(Config):

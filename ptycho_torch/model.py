@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ptycho_torch.data.loader import Batch, Region
+from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.physics.likelihood import LIKELIHOODS, total_variation
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+Domain = Literal["counts", "amplitude"]
+"""What the numbers of a pattern are: photons, or their square roots."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,17 @@ import torch
 from conftest import run
 from test_refine_command import refine_words, result
 
-from ptycho_torch.benchmark import simulated
-from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
+from ptycho_torch.data.held_out import pick_judges
+from ptycho_torch.data.region import Region, on_canvas
+from ptycho_torch.data.subsets import refining_subsets
 from ptycho_torch.networks.posterior import SEEN, PosteriorMean
-from ptycho_torch.physics.preconditioner import slowly_refined
+from ptycho_torch.networks.pretrained import posterior_mean
+from ptycho_torch.physics.low_pass import slowly_refined
+from ptycho_torch.predictors import find_start
 from ptycho_torch.refinement import Freedom, Refined, refine
 from ptycho_torch.refinement.denoising import denoise, look
-from ptycho_torch.refinement.starts import find_start, on_canvas, posterior_mean
-from ptycho_torch.training.pretraining import as_region, relative_error
+from ptycho_torch.simulation.truth import as_region, relative_error
+from ptycho_torch.simulation.unseen import simulated
 
 WARM = Freedom(start="refined")
 

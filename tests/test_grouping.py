@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_torch.data.grouping import (
-    central_region,
-    compact_region,
-    group_neighbours,
-    interleaved_subsets,
-    split_by_position,
-)
+from ptycho_torch.data.grouping import central_region, compact_region, group_neighbours, split_by_position
+from ptycho_torch.data.subsets import interleaved_subsets
 from ptycho_torch.errors import DataError, UsageError
 
 

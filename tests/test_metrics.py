@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
 from ptycho_torch import metrics
-from ptycho_torch.data.simulation import OBJECTS
 from ptycho_torch.errors import DataError
 from ptycho_torch.evaluation import evaluate
+from ptycho_torch.simulation import OBJECTS
 
 
 def sample(shape: tuple[int, int] = (60, 84), seed: int = 1) -> np.ndarray:

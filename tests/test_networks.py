@@ -8,14 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_torch.benchmark import simulated
+from ptycho_torch.data.canvas import Canvas, synchronise_phases
 from ptycho_torch.data.grouping import group_neighbours
-from ptycho_torch.data.loader import Region, handy_subsets, overlap, pick_judges
+from ptycho_torch.data.held_out import pick_judges
+from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.simulation import acquire, simulate_scan
+from ptycho_torch.data.subsets import handy_subsets, overlap
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import unrolled
-from ptycho_torch.networks.cnn import Cnn, synchronise_phases
+from ptycho_torch.networks.cnn import Cnn
 from ptycho_torch.networks.unet import TILE, UNet, in_tiles
 from ptycho_torch.networks.unrolled import (
     SEEN,
@@ -26,8 +27,9 @@ from ptycho_torch.networks.unrolled import (
     likeliest_share,
 )
 from ptycho_torch.physics.patches import extract
-from ptycho_torch.reassembly import Canvas
-from ptycho_torch.training.pretraining import as_region, relative_error
+from ptycho_torch.simulation import acquire, simulate_scan
+from ptycho_torch.simulation.truth import as_region, relative_error
+from ptycho_torch.simulation.unseen import simulated
 
 N = 32
 

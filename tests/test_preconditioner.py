@@ -7,16 +7,10 @@ import math
 import pytest
 import torch
 
-from ptycho_torch.data.simulation import make_probe
-from ptycho_torch.physics.preconditioner import (
-    MOST,
-    WIDEN,
-    lift_slow_phase,
-    slow_part,
-    slow_phase_lift,
-    spot_width_px,
-)
+from ptycho_torch.physics.low_pass import slow_part
+from ptycho_torch.physics.preconditioner import MOST, WIDEN, lift_slow_phase, slow_phase_lift, spot_width_px
 from ptycho_torch.physics.sweep import likelihood_gradient
+from ptycho_torch.simulation import make_probe
 
 N, SHAPE = 64, (128, 160)
 

@@ -11,17 +11,19 @@ import torch
 from conftest import infer_words, rewritten, run, train_words
 
 from ptycho_torch import benchmark
-from ptycho_torch.benchmark import Row, run_row, simulated
 from ptycho_torch.bundle import read_bundle
-from ptycho_torch.bundle.pretrained import read_pretrained
+from ptycho_torch.commands.benchmark import Row, run_row
 from ptycho_torch.config import BenchmarkConfig
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.loader import handy_subsets
-from ptycho_torch.data.simulation.objects import PICTURES
-from ptycho_torch.data.simulation.variety import HELD_OUT, random_object, random_scan
+from ptycho_torch.data.subsets import handy_subsets
 from ptycho_torch.networks.posterior import PosteriorMean
+from ptycho_torch.networks.pretrained import read_pretrained
 from ptycho_torch.networks.unrolled import Unrolled
-from ptycho_torch.training.pretraining import Crops, Example, as_region, relative_error, turned_to
+from ptycho_torch.simulation.objects import PICTURES
+from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
+from ptycho_torch.simulation.unseen import simulated
+from ptycho_torch.simulation.variety import HELD_OUT, random_object, random_scan
+from ptycho_torch.training.pretraining import Crops, Example
 
 TINY = (
     "--scans",
@@ -94,7 +96,7 @@ def test_random_scans_are_fixed_by_their_seed_and_never_show_a_held_out_picture(
         shown.add(name)
         return np.full(shape, 0.5)
 
-    monkeypatch.setattr("ptycho_torch.data.simulation.variety.picture", note)
+    monkeypatch.setattr("ptycho_torch.simulation.variety.picture", note)
     rng = np.random.default_rng(0)
     for _ in range(200):
         random_object((20, 20), rng=rng)

@@ -12,22 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_torch.benchmark import simulated
-from ptycho_torch.data.loader import Region, held_out_pixels, pick_judges
+from ptycho_torch.data.held_out import held_out_pixels, pick_judges
+from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.simulation import simulate_scan
 from ptycho_torch.metrics import compare
-from ptycho_torch.physics.distortion import carried, smooth_field
+from ptycho_torch.physics.low_pass import slow_part
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
-from ptycho_torch.physics.preconditioner import slow_part
 from ptycho_torch.physics.probe import gather_shifted, illumination, orthogonal_modes, shift_probe, with_more_modes
 from ptycho_torch.physics.sweep import exit_wave_correction
+from ptycho_torch.physics.warp import carried, smooth_field
 from ptycho_torch.refinement.course import CARRY, GEARS, STRIDE, Course, Freedom, Refined, refine
+from ptycho_torch.refinement.initial_probe import search_probe
 from ptycho_torch.refinement.of_scan import rounds_of
-from ptycho_torch.refinement.probe_search import search_probe
-from ptycho_torch.training.pretraining import as_region, relative_error
+from ptycho_torch.simulation import simulate_scan
+from ptycho_torch.simulation.truth import as_region, relative_error
+from ptycho_torch.simulation.unseen import simulated
 
 
 def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool = True, **options: object) -> Scan:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.simulation import OBJECTS, PROBES, SCAN_PATHS, SimulatedScan, acquire, make_probe, simulate_scan
 from ptycho_torch.errors import UsageError
 from ptycho_torch.files import sha256_of
+from ptycho_torch.simulation import OBJECTS, PROBES, SCAN_PATHS, SimulatedScan, acquire, make_probe, simulate_scan
 
 SMALL = {"n": 32, "positions": 30, "step_px": 4.0}
 

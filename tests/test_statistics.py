@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from ptycho_torch.statistics import (
+from ptycho_torch.report.patch_statistics import (
     StatisticsRecorder,
     illuminated_pixels,
     log_line,

@@ -9,12 +9,12 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ptycho_torch.data.simulation.probes import make_probe
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole
+from ptycho_torch.physics.phase_gradient import pattern_shifts, shift_sums, slow_phase
 from ptycho_torch.physics.probe import illumination, shift_probe
 from ptycho_torch.physics.sweep import likelihood_gradient
-from ptycho_torch.physics.tilt import pattern_shifts, shift_sums, slow_phase
+from ptycho_torch.simulation.probes import make_probe
 
 N = 32
 

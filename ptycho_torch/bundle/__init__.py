@@ -1,7 +1,7 @@
 """The bundle `wts.h5.zip`: a trained model as one file that can be read without trusting its writer."""
 
 from ptycho_torch.bundle.contents import FORMAT, VERSION, Bundle, check_destination, read_bundle, write_bundle
-from ptycho_torch.bundle.inspection import inspect_bundle, run, verify_bundle
+from ptycho_torch.bundle.inspection import inspect_bundle, verify_bundle
 
 __all__ = [
     "FORMAT",
@@ -10,7 +10,6 @@ __all__ = [
     "check_destination",
     "inspect_bundle",
     "read_bundle",
-    "run",
     "verify_bundle",
     "write_bundle",
 ]

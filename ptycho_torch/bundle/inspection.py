@@ -6,23 +6,13 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ptycho_torch.bundle.archive import Archive, locate, open_archive
-from ptycho_torch.bundle.contents import (
-    DIGEST_NAME,
-    MANIFEST,
-    PARAMS,
-    PROVENANCE,
-    WEIGHTS,
-    read_manifest,
-    read_members,
-)
+from ptycho_torch.bundle.contents import DIGEST_NAME, MANIFEST, PARAMS, PROVENANCE, WEIGHTS, read_manifest, read_members
 from ptycho_torch.bundle.legacy import PICKLE_BYTES, foreign_writer, load_parameters
 from ptycho_torch.errors import BundleError
 
 if TYPE_CHECKING:
-    from ptycho_torch.config import BundleConfig
+    pass
 
 LINE_BYTES = 4096
 UNUSABLE = {
@@ -59,16 +49,6 @@ def verify_bundle(path: str | Path) -> dict[str, Any]:
         "members": manifest["members"],
         "digest_file": _compared_with_digest_file(archive),
     }
-
-
-def run(action: str, path: str, settings: BundleConfig | None = None) -> None:
-    """The command `bundle`: prints what `inspect` finds as JSON, or one line when `verify` finds everything whole."""
-    if action == "inspect":
-        print(json.dumps(inspect_bundle(path), indent=2, default=_shown))
-        return
-    facts = verify_bundle(path)
-    count, digest_file = len(facts["members"]), facts["digest_file"]
-    print(f"{facts['path']}: whole; sha256 {facts['sha256']}; {count} members agree; {DIGEST_NAME} {digest_file}")
 
 
 def _own_facts(archive: Archive) -> dict[str, Any]:
@@ -114,12 +94,3 @@ def _compared_with_digest_file(archive: Archive) -> str:
             "one of the two was replaced after training"
         )
     return "agrees"
-
-
-def _shown(value: Any) -> str:
-    """How a value that JSON does not know is printed."""
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} array of shape {value.shape}"
-    if isinstance(value, (bytes, bytearray)):
-        return f"{len(value)} bytes"
-    return str(value)

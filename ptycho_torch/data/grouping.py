@@ -55,21 +55,6 @@ def group_neighbours(positions: np.ndarray, size: int) -> np.ndarray:
     return np.stack([*(_centre_first(positions, group) for group in full), _nearest(distances, size)])
 
 
-def interleaved_subsets(positions: np.ndarray, count: int) -> list[np.ndarray]:
-    """`count` disjoint subsets of the patterns, each spread evenly over the scan: one of every group of neighbours.
-
-    Indices int64, all patterns once; with fewer patterns than `count`, a subset for each pattern.
-    """
-    count = min(count, len(positions))
-    if count <= 1:
-        return [np.arange(len(positions))]
-    groups = group_neighbours(positions, count)
-    _, first = np.unique(groups, return_index=True)
-    taken = np.zeros(groups.size, bool)
-    taken[first] = True
-    return [groups[:, member][taken.reshape(groups.shape)[:, member]] for member in range(count)]
-
-
 def central_groups(positions: np.ndarray, used: np.ndarray, size: int) -> list[np.ndarray]:
     """Compact groups of `size` patterns, those nearest to the scan's centre first, out of the patterns in `used`.
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptycho_torch.data.loader import Region
-from ptycho_torch.physics.patches import extract
+from ptycho_torch.data.canvas import Canvas, synchronise_phases
+from ptycho_torch.data.region import Region
 from ptycho_torch.physics.probe import illumination
-from ptycho_torch.reassembly import Canvas
 
 BORDER_CHANNELS = 4
 """Decoder channels that draw the coarse border; the others draw the detailed centre."""
@@ -61,23 +60,6 @@ class Cnn(nn.Module):
         modulus = F.silu(self.amplitude(code).float())[..., inner, inner]
         phase = math.pi * torch.tanh(self.phase(code).float())[..., inner, inner]
         return torch.polar(modulus, phase).reshape(-1, self.n, self.n)
-
-
-def synchronise_phases(
-    patches: Tensor, positions: Tensor, weight: Tensor, canvas: Canvas, *, rounds: int = 3
-) -> Tensor:
-    """The global phase of each patch against what the others (and the canvas so far) say: unit complex `[b]`.
-
-    Alternates merge and compare: O = merged(p_j / u_j), u_j = phase of ⟨O at j, p_j⟩ under the weight. Source: the
-    angular synchronisation step of overlap-based stitching.
-    """
-    phases = torch.ones(len(patches), dtype=patches.dtype, device=patches.device)
-    for _ in range(rounds):
-        merged = canvas.add(patches * phases.conj()[:, None, None], positions, weight).resolve()
-        shared = extract(merged, positions, patches.shape[-1])
-        overlap = (weight * shared.conj() * patches).sum((-2, -1))
-        phases = torch.where(overlap.abs() > 0, overlap / overlap.abs().clamp_min(1e-30), phases)
-    return phases
 
 
 class _Decoder(nn.Module):

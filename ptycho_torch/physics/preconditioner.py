@@ -18,10 +18,6 @@ MOST = 10.0
 """The slowest waves are lifted by at most this factor."""
 WIDEN = 1.5
 """The wave number of equal visibility is taken this much lower than for a flat object."""
-DETAIL_PX = 2.0
-"""Standard deviation of the Gaussian that tells slow parts from details."""
-DARKEST = 1e-3
-"""Power, of the largest, below which a slow factor becomes that of all pixels."""
 
 
 def spot_width_px(probe: Tensor) -> float:
@@ -57,27 +53,3 @@ def lift_slow_phase(direction: Tensor, obj: Tensor, lift: Tensor) -> Tensor:
     phase = (obj.conj() * direction).imag / (obj.real.square() + obj.imag.square() + 0.05)
     slow = torch.fft.irfft2(lift * torch.fft.rfft2(phase), s=phase.shape)
     return direction + torch.complex(-slow * obj.imag, slow * obj.real)
-
-
-def slow_part(pictures: Tensor) -> Tensor:
-    """Complex pictures `[…, H, W]` on a periodic canvas, blurred by a Gaussian with a standard deviation of 2 px.
-
-    Photon noise covers details long before it covers the slow parts of an object, which many photons have seen.
-    """
-    y, x = (torch.fft.fftfreq(side, device=pictures.device) for side in pictures.shape[-2:])
-    blur = torch.exp(-2 * (math.pi * DETAIL_PX) ** 2 * (y[:, None].square() + x.square()))
-    return torch.fft.ifft2(torch.fft.fft2(pictures) * blur)
-
-
-def slowly_refined(first: Tensor, last: Tensor, light: Tensor) -> Tensor:
-    """The details of the object `first`, the slow parts of `last`: complex64 `[H, W]`.
-
-    `first` times the slow factor that brings it nearest to `last`,
-
-        O = O₁ · G∗(w O₂ O₁*) / G∗(w |O₁|²), G∗ the `slow_part`, w the illumination `light` `[H, W]`; the factor is
-    its mean where there is no light.
-    """
-    products = torch.stack([light * last * first.conj(), light * first.abs().square().to(first.dtype)])
-    along, power = slow_part(products)
-    least = DARKEST * power.real.max()
-    return first * (along + least * along.sum() / power.sum()) / (power.real.clamp_min(0) + least)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ptycho_torch.physics.optics import sign_board
 from ptycho_torch.physics.patches import extract_whole, place_whole
-from ptycho_torch.physics.tilt import shift_sums
+from ptycho_torch.physics.phase_gradient import shift_sums
 
 SOFTENING = 1e-4
 """Below this fraction of a pattern's mean, |Ψ|² softens the modulus step: a dark pixel has no phase."""

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptycho_torch.data.loader import Batch, Region
-from ptycho_torch.physics.distortion import affine_field, carried, smooth_field
+from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.physics.likelihood import poisson_nll_each
+from ptycho_torch.physics.low_pass import slow_part, slowly_refined
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
 from ptycho_torch.physics.patches import extract, extract_whole, place_whole, split_positions
+from ptycho_torch.physics.phase_gradient import slow_phase
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
-from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_part, slow_phase_lift, slowly_refined
+from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
 from ptycho_torch.physics.probe import (
     gather_shifted,
     illumination,
@@ -34,7 +35,7 @@ from ptycho_torch.physics.probe import (
     shift_probe,
 )
 from ptycho_torch.physics.sweep import exit_wave_correction
-from ptycho_torch.physics.tilt import slow_phase
+from ptycho_torch.physics.warp import affine_field, carried, smooth_field
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptycho_torch.data.loader import Batch, Region
+from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
+from ptycho_torch.physics.low_pass import slowly_refined
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, place_whole
-from ptycho_torch.physics.preconditioner import slowly_refined
 from ptycho_torch.physics.probe import illumination
 from ptycho_torch.refinement.course import AS_LIKELY, FLOOR, Course, Freedom, Refined, standard_gain
 

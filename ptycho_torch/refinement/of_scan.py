@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.config import InferenceConfig
-from ptycho_torch.data.loader import Judges, Region, pick_judges, refining_subsets
+from ptycho_torch.data.held_out import Judges, pick_judges
+from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.subsets import refining_subsets
+from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.probe import with_more_modes
+from ptycho_torch.predictors import Start
 from ptycho_torch.refinement.course import AS_LIKELY, Freedom, Refined, refine, standard_gain
 from ptycho_torch.refinement.denoising import denoise, in_words
-from ptycho_torch.refinement.starts import Start, on_canvas, posterior_mean
 
 MARGIN_PX = 12
 """Room on the canvas for positions that move."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.config import TrainConfig
-from ptycho_torch.data.loader import Region
+from ptycho_torch.data.region import Region
 from ptycho_torch.model import PtychoModel
 
 SCALE_LEARNING_RATE = 0.05

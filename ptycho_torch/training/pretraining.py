@@ -14,19 +14,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ptycho_torch.bundle.pretrained import Pretrained, read_pretrained, write_pretrained
 from ptycho_torch.config import PretrainConfig
-from ptycho_torch.data.loader import Region, bright_subsets, pick_judges, refining_subsets
+from ptycho_torch.data.held_out import pick_judges
+from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.simulation.variety import random_scan
+from ptycho_torch.data.subsets import bright_subsets, refining_subsets
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
+from ptycho_torch.networks.pretrained import Pretrained, read_pretrained, write_pretrained
 from ptycho_torch.networks.unrolled import Unrolled
 from ptycho_torch.refinement import Freedom, refine
 from ptycho_torch.refinement.denoising import look
-from ptycho_torch.refinement.starts import on_canvas
+from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
+from ptycho_torch.simulation.variety import random_scan
 from ptycho_torch.training.callbacks import GracefulStop, Progress
 from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
 
@@ -221,12 +223,6 @@ def _object(seen: Tensor) -> Tensor:
     return torch.complex(1 + seen[..., 0, :, :].float(), seen[..., 1, :, :].float())
 
 
-def turned_to(truth: Tensor, obj: Tensor, weight: Tensor) -> Tensor:
-    """e^{iφ}T with the phase φ that brings it nearest to the object."""
-    overlap = (weight * obj * truth.conj()).sum((-2, -1), keepdim=True)
-    return truth * overlap / overlap.abs().clamp_min(1e-30)
-
-
 def _gain(denoiser: torch.nn.Module, examples: list[Example], *, enough: float) -> float:
     """Mean gain in relative square error [dB]."""
     gains = []
@@ -249,23 +245,6 @@ def _simulated(seed: list[int]) -> Scan:
             return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
         except DataError:  # a pattern without a photon, or a stop outside: nobody keeps such a scan
             continue
-
-
-def as_region(scan: Scan, **options: Any) -> tuple[Region, Tensor]:
-    """All patterns of a scan with a known object, and this object on their canvas, in the region's unit."""
-    assert scan.obj is not None
-    region = Region(scan, np.arange(len(scan)), torch.from_numpy(scan.probe), **options).loaded()
-    truth = torch.ones(region.shape, dtype=torch.complex64)
-    (y, x), (height, width) = region.origin, region.extent
-    truth[:height, :width] = torch.from_numpy(scan.obj[y : y + height, x : x + width])
-    return region, truth / region.level
-
-
-def relative_error(obj: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Σ w |e^{iφ}O − T|² / Σ w |T|² with the best global phase φ."""
-    overlap = (weight * obj.conj() * truth).sum()
-    power = (weight * truth.abs().square()).sum()
-    return ((weight * obj.abs().square()).sum() + power - 2 * overlap.abs()) / power
 
 
 class StageTraining(pl.LightningModule):

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptycho_torch.data.grouping import compact_region, group_neighbours
-from ptycho_torch.data.loader import Region, handy_subsets
+from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.subsets import handy_subsets
 
 
 class Anchors(Sampler[int]):

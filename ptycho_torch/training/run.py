@@ -22,11 +22,11 @@ from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
+from ptycho_torch.networks.pretrained import pretrained_network
 from ptycho_torch.physics.probe import masked_probe
-from ptycho_torch.refinement.probe_search import with_probe_from_patterns, with_refined_probe
-from ptycho_torch.refinement.starts import pretrained_network
+from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
+from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
-from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels
 from ptycho_torch.training.regions import Anchors, Regions, as_loader, network_unit, spread_anchors
 
 if TYPE_CHECKING:

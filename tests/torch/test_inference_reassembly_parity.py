@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from ptycho_torch.data.loader import Region
+from ptycho_torch.data.canvas import Canvas
+from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.unrolled import Unrolled
 from ptycho_torch.physics import patches as patches_module
 from ptycho_torch.physics import sweep as sweep_module
 from ptycho_torch.physics.optics import sign_board
-from ptycho_torch.reassembly import Canvas
 
 N = 32
 SHAPE = (72, 104)

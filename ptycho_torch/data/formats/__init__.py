@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from ptycho_torch.config import Domain
 from ptycho_torch.data.formats import npz
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
+from ptycho_torch.types import Domain
 
 
 class ScanFormat(Protocol):

@@ -17,10 +17,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ptycho_torch.config import Domain
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import atomic_path, sha256_of
+from ptycho_torch.types import Domain
 
 name = "NPZ"
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from ptycho_torch.data.grouping import group_neighbours, interleaved_subsets
+from ptycho_torch.data.held_out import Judges, held_out_pixels
 from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.subsets import interleaved_subsets
 from ptycho_torch.physics.optics import detector_intensity, far_field
 from ptycho_torch.physics.patches import place_whole, split_positions
 from ptycho_torch.physics.probe import illumination, shift_probe
@@ -21,26 +22,6 @@ from ptycho_torch.physics.probe import illumination, shift_probe
 CACHE_BYTES = 512 * 2**20
 CANVAS_STEP = 8
 """Canvas sides are multiples of this, so that pictures can be halved three times (and of small primes, for the FFT)."""
-PATTERNS_A_PIXEL = 2.5
-"""How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
-MOST_SUBSETS = 8
-DENSE = 4.0
-"""Patterns a pixel from which on a scan can spare whole patterns for judging; below, they give up some pixels each."""
-LARGE = 200
-"""Patterns from which on a scan can: the ones it spares leave no holes, and there are enough of them to judge."""
-LEAST_JUDGED = 32
-"""A scan of fewer patterns can spare nothing."""
-SPARSE_JUDGING = 8
-"""Of a pattern that judges without being spared, one measured pixel in this many is held out for it."""
-BRIGHT = 40.0
-"""Photons that each subset has to bring to an object pixel before there may be more of them."""
-
-
-class Judges(NamedTuple):
-    """Patterns that tell how well an object predicts what it was not fitted to."""
-
-    places: np.ndarray  # int64, among the patterns of a region
-    every: int  # of their pixels, one in so many is held out: 1 for whole patterns
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,67 +162,6 @@ class Region:
         return total
 
 
-def pick_judges(positions: np.ndarray, probe: Tensor, *, moving: bool = False, share: float = 0.25) -> Judges:
-    """Who judges a refinement, evenly spread over the scan.
-
-    A few whole patterns where a scan is large and dense enough to do without them; else a `share` of the patterns with
-    an eighth of their pixels. Positions and intensities that are `moving` need every pattern. Nobody judges a scan of
-    fewer than 32.
-    """
-    count = len(positions)
-    if count < LEAST_JUDGED:
-        return Judges(np.arange(0), 1)
-    if not moving and count >= LARGE and overlap(positions, probe) >= DENSE:
-        return spared_patterns(positions)
-    return Judges(_spread(positions, min(256, max(16, round(share * count)))), SPARSE_JUDGING)
-
-
-def spared_patterns(positions: np.ndarray, *, fraction: float = 0.03) -> Judges:
-    """Whole patterns as judges, whatever the probe."""
-    count = len(positions)
-    return Judges(_spread(positions, min(256, max(1, min(8, count // 8), round(fraction * count)))), 1)
-
-
-def _spread(positions: np.ndarray, wanted: int) -> np.ndarray:
-    return np.sort(group_neighbours(positions, len(positions) // wanted)[:wanted, 0])
-
-
-def held_out_pixels(numbers: np.ndarray, n: int, *, every: int = SPARSE_JUDGING) -> np.ndarray:
-    """One detector pixel in `every`, on a lattice that moves on from pattern to pattern: bool `[b, N, N]`."""
-    line = np.arange(n)
-    return (line[:, None] + 3 * line + 5 * np.asarray(numbers)[:, None, None]) % every == 0
-
-
-def overlap(positions: np.ndarray, probe: Tensor) -> float:
-    """How many patterns light an object pixel, averaged over the illumination I: Σ I² / (Σ I · max|P|²)."""
-    light = illumination(probe)
-    n = light.shape[-1]
-    whole, _ = split_positions(torch.as_tensor(positions))
-    corners = whole - whole.amin(0)
-    height, width = (int(side) + n for side in corners.amax(0))
-    total = torch.zeros(height, width, dtype=light.dtype)
-    for y, x in corners.tolist():
-        total[y : y + n, x : x + n] += light
-    return float(total.square().sum() / (total.sum() * light.max()))
-
-
-def handy_subsets(positions: np.ndarray, probe: Tensor) -> int:
-    """In how many subsets a sweep should visit this scan: each still lights an object pixel a few times."""
-    return int(np.clip(round(overlap(positions, probe) / PATTERNS_A_PIXEL), 1, MOST_SUBSETS))
-
-
-def refining_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
-    """Twice as many, for sweeps without a network behind them: smaller steps towards a sharper object."""
-    return min(2 * handy_subsets(scan.positions[indices], probe), MOST_SUBSETS)
-
-
-def bright_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
-    """The refining subsets where each still brings `BRIGHT` photons to an object pixel, else the handy ones."""
-    light, most = illumination(probe), refining_subsets(scan, indices, probe)
-    photons = scan.mean_photons() * float(light.max() / light.sum()) * overlap(scan.positions[indices], probe)
-    return most if photons >= BRIGHT * most else handy_subsets(scan.positions[indices], probe)
-
-
 def _handy_side(least: int) -> int:
     return CANVAS_STEP * int(next_fast_len(-(-least // CANVAS_STEP)))
 
@@ -259,3 +179,13 @@ def _batches_of(sizes: list[int], batch_size: int) -> list[list[np.ndarray]]:
         [np.arange(start, min(start + batch_size, end)) for start in range(end - size, end, batch_size)]
         for size, end in zip(sizes, ends, strict=True)
     ]
+
+
+def on_canvas(obj: Tensor, origin: tuple[int, int], region: Region) -> Tensor:
+    """An object whose first pixel lies at `origin` of the scan's grid, on the canvas of a region; 1 elsewhere."""
+    canvas = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
+    (y, x), (height, width) = (origin[i] - region.origin[i] for i in (0, 1)), obj.shape
+    rows = slice(max(y, 0), min(y + height, region.shape[0]))
+    columns = slice(max(x, 0), min(x + width, region.shape[1]))
+    canvas[rows, columns] = obj[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    return canvas

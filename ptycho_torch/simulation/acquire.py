@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_torch.data.simulation.objects import OBJECTS
-from ptycho_torch.data.simulation.probes import PROBES, make_probe
-from ptycho_torch.data.simulation.scan_paths import SCAN_PATHS
 from ptycho_torch.errors import UsageError
+from ptycho_torch.simulation.objects import OBJECTS
+from ptycho_torch.simulation.probes import PROBES, make_probe
+from ptycho_torch.simulation.scan_paths import SCAN_PATHS
 
 MARGIN_PX = 4  # object pixels that no pattern sees, on every side
 BATCH = 64

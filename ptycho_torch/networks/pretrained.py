@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptycho_torch.errors import BundleError
 from ptycho_torch.files import atomic_path
+from ptycho_torch.networks import build_network
+from ptycho_torch.networks.posterior import PosteriorMean
 
 PRETRAINED = "pretrained"
 """The word for these weights where a bundle is asked for."""
@@ -52,3 +54,27 @@ def read_pretrained(path: Path = SHIPPED) -> Pretrained:
         return Pretrained(network, posterior, json.loads(words["options"]), json.loads(words["recipe"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"{path}: pretrained weights can't be read ({error}); install the package again") from None
+
+
+def posterior_mean() -> PosteriorMean:
+    """The pretrained network that knows how much of a refined object is photon noise."""
+    pretrained = read_pretrained()
+    network = PosteriorMean(**pretrained.options["posterior"]).eval()
+    _take(network, pretrained.posterior)
+    return network
+
+
+def pretrained_network() -> tuple[nn.Module, dict[str, Any]]:
+    """The `unrolled` network that has learned from simulated scans, and its options and recipe."""
+    pretrained = read_pretrained()
+    network = build_network("unrolled", n=64, group_size=1, **pretrained.options["network"])
+    _take(network, pretrained.network)
+    return network, {**pretrained.options["network"], **pretrained.recipe}
+
+
+def _take(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"the pretrained weights are of another version ({reason}); install again") from None

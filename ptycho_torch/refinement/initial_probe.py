@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.data.grouping import central_region
-from ptycho_torch.data.loader import Region, refining_subsets, spared_patterns
+from ptycho_torch.data.held_out import spared_patterns
+from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.subsets import refining_subsets
 from ptycho_torch.physics.probe import guess_probe
 from ptycho_torch.refinement.course import Freedom, refine
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ptycho_torch.bundle import Bundle, read_bundle
-from ptycho_torch.bundle.pretrained import PRETRAINED, read_pretrained
-from ptycho_torch.data.loader import Judges, Region, bright_subsets, handy_subsets
+from ptycho_torch.data.held_out import Judges
+from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.subsets import bright_subsets, handy_subsets
 from ptycho_torch.errors import BundleError, DataError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
-from ptycho_torch.networks.posterior import PosteriorMean
+from ptycho_torch.networks.pretrained import PRETRAINED, pretrained_network
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
 
 FLAT = "flat"
@@ -137,16 +138,6 @@ def scale_of(scan: Scan) -> IntensityScale:
     return IntensityScale(closed_form(photons, scan.n), "measured", photons, len(scan), norm)
 
 
-def on_canvas(obj: Tensor, origin: tuple[int, int], region: Region) -> Tensor:
-    """An object whose first pixel lies at `origin` of the scan's grid, on the canvas of a region; 1 elsewhere."""
-    canvas = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
-    (y, x), (height, width) = (origin[i] - region.origin[i] for i in (0, 1)), obj.shape
-    rows = slice(max(y, 0), min(y + height, region.shape[0]))
-    columns = slice(max(x, 0), min(x + width, region.shape[1]))
-    canvas[rows, columns] = obj[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
-    return canvas
-
-
 def _ready(network: nn.Module, scale: IntensityScale) -> PtychoModel:
     model = PtychoModel(network, scale=scale.value).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -157,35 +148,11 @@ def _facts_of(bundle: Bundle) -> dict[str, Any]:
     return {"bundle": str(bundle.path), "sha256": bundle.digest, "network": bundle.params["network"]["name"]}
 
 
-def posterior_mean() -> PosteriorMean:
-    """The pretrained network that knows how much of a refined object is photon noise."""
-    pretrained = read_pretrained()
-    network = PosteriorMean(**pretrained.options["posterior"]).eval()
-    _take(network, pretrained.posterior)
-    return network
-
-
-def pretrained_network() -> tuple[nn.Module, dict[str, Any]]:
-    """The `unrolled` network that has learned from simulated scans, and its options and recipe."""
-    pretrained = read_pretrained()
-    network = build_network("unrolled", n=64, group_size=1, **pretrained.options["network"])
-    _take(network, pretrained.network)
-    return network, {**pretrained.options["network"], **pretrained.recipe}
-
-
 def _pretrained(scan: Scan) -> Start:
     network, recipe = pretrained_network()
     scale = scale_of(scan)
     facts = {"network": "unrolled, pretrained on simulated scans", **recipe}
     return Start(_ready(network, scale), scale, "pretrained weights", "pretrained", facts=facts, is_general=True)
-
-
-def _take(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"the pretrained weights are of another version ({reason}); install again") from None
 
 
 class _Flat(nn.Module):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptycho_torch.data.simulation.acquire import MARGIN_PX, SimulatedScan, acquire, object_shape
-from ptycho_torch.data.simulation.objects import OBJECTS, PICTURES, picture
-from ptycho_torch.data.simulation.probes import PROBES, out_of_focus, with_modes
-from ptycho_torch.data.simulation.scan_paths import SCAN_PATHS
+from ptycho_torch.simulation.acquire import MARGIN_PX, SimulatedScan, acquire, object_shape
+from ptycho_torch.simulation.objects import OBJECTS, PICTURES, picture
+from ptycho_torch.simulation.probes import PROBES, out_of_focus, with_modes
+from ptycho_torch.simulation.scan_paths import SCAN_PATHS
 
 HELD_OUT = ("camera", "coins", "astronaut", "chelsea")
 """Pictures that `random_scan` never shows, for benchmarks on objects that the pretrained network has not seen."""

@@ -4,36 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ptycho_torch.commands.infer import infer
+from ptycho_torch.commands.simulate import simulate
 from ptycho_torch.config import DemoConfig, InferenceConfig, SimulateConfig, TrainConfig
-from ptycho_torch.data.simulation import simulate_scan
-from ptycho_torch.devices import use_available_threads
-from ptycho_torch.errors import UsageError
-from ptycho_torch.prediction import infer
 from ptycho_torch.training.run import train
 
 DEMO_POSITIONS = 400
-
-
-def simulate(config: SimulateConfig) -> Path:
-    """Simulate a scan as the settings say and write it; returns its path."""
-    if config.output.suffix != ".npz":
-        raise UsageError(f"--output {config.output}: a name that ends in .npz is needed")
-    use_available_threads()
-    settings = config.model_dump(exclude={"output", "quiet", "step", "jitter"})
-    scan = simulate_scan(**settings, step_px=config.step, jitter_px=config.jitter)
-    try:
-        scan.save(config.output)
-    except OSError as error:
-        raise UsageError(
-            f"--output {config.output}: it can't be written ({error.strerror}); choose another place"
-        ) from None
-    if not config.quiet:
-        height, width = scan.obj.shape
-        print(
-            f"{config.output}: {len(scan)} patterns of {config.n} x {config.n}, object {height} x {width}, "
-            f"{scan.realised_photons:.6g} photons a pattern"
-        )
-    return config.output
 
 
 def demo(config: DemoConfig) -> Path:

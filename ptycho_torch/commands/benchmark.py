@@ -17,28 +17,25 @@ from torch import Tensor
 
 from ptycho_torch.config import BenchmarkConfig
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.loader import Region, pick_judges, refining_subsets
+from ptycho_torch.data.held_out import pick_judges
+from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.simulation import OBJECTS, acquire, make_probe
-from ptycho_torch.data.simulation.acquire import MARGIN_PX, object_shape
-from ptycho_torch.data.simulation.objects import picture, transmission
-from ptycho_torch.data.simulation.scan_paths import raster
-from ptycho_torch.data.simulation.variety import HELD_OUT, width_px
+from ptycho_torch.data.subsets import refining_subsets
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import Picture, shared_region
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.metrics import compare, scored_region
+from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import misfit
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import shift_probe
+from ptycho_torch.predictors import find_start
 from ptycho_torch.refinement import Freedom, Refined, refine
 from ptycho_torch.refinement.denoising import denoise
-from ptycho_torch.refinement.starts import find_start, on_canvas, posterior_mean
+from ptycho_torch.simulation.unseen import defocused, simulated
 
-WIDTH_OVER_STEP = 0.75
-"""Linear overlap of neighbouring probes, 1 − step/width, where a row does not say another."""
 COLD_SWEEPS, WARM_SWEEPS, DENOISED_SWEEPS, ORACLE_SWEEPS = 60, 10, 20, 200
 INSET_PX = 8
 COLUMNS = (
@@ -60,47 +57,6 @@ class Row:
     make: Callable[[], Scan]
     freedom: Freedom = field(default_factory=Freedom)
     first_probe: Callable[[Scan], np.ndarray] | None = None  # where the given one is not to be had
-
-
-def simulated(
-    *,
-    photons: float = 1e5,
-    overlap: float = WIDTH_OVER_STEP,
-    n: int = 64,
-    positions: int = 400,
-    probe: str | np.ndarray = "defocus",
-    modes: int = 1,
-    kind: str = "pictures",
-    seed: int = 7,
-    whole: bool = False,
-) -> Scan:
-    """A raster with jitter over pictures that no pretraining has seen (or another kind of object); `probe` names one
-    of the simulator's, or is one `[mode, N, N]`."""
-    rng = np.random.default_rng(seed)
-    light = make_probe(probe, n=n, modes=modes) if isinstance(probe, str) else probe
-    n = light.shape[-1]
-    step = (1 - overlap) * width_px(light)
-    stops = raster(positions, step_px=step, aspect=1.0, rng=rng)
-    stops = stops + rng.uniform(-0.15, 0.15, size=stops.shape) * step
-    places = stops + n // 2 + MARGIN_PX - stops.min(axis=0)
-    places = places.round() if whole else places
-    shape = object_shape(places, n)
-    if kind == "pictures":
-        obj = transmission(picture(HELD_OUT[0], shape), picture(HELD_OUT[1], shape))
-    else:
-        obj = OBJECTS[kind](shape, rng=rng)
-    made = acquire(obj, light, positions=places, photons=photons, noise=True, rng=rng)
-    lit = made.amplitude.any(axis=(1, 2))  # a pattern without a photon says nothing
-    return Scan.from_arrays(
-        made.amplitude[lit], places[lit], probe=made.probe, domain="amplitude", obj=made.obj, nphotons=photons
-    )
-
-
-def defocused(scan: Scan, *, by: float = 20.0) -> np.ndarray:
-    """The probe of a scan, a little more out of focus."""
-    line = np.fft.fftfreq(scan.n)
-    bend = np.exp(1j * by * (64 / scan.n) * (line[:, None] ** 2 + line[None, :] ** 2) * scan.n / 64)
-    return np.fft.ifft2(np.fft.fft2(scan.probe) * bend).astype(np.complex64)
 
 
 def rows(config: BenchmarkConfig) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ptycho_torch.physics.patches import place
+from ptycho_torch.physics.patches import extract, place
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +63,20 @@ class Canvas:
         """The object: the weighted mean of what patches say of each pixel, zero where none reached."""
         weight = self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
         return torch.where(self.weight > 0, self.summed / weight, torch.zeros_like(self.summed))
+
+
+def synchronise_phases(
+    patches: Tensor, positions: Tensor, weight: Tensor, canvas: Canvas, *, rounds: int = 3
+) -> Tensor:
+    """The global phase of each patch against what the others (and the canvas so far) say: unit complex `[b]`.
+
+    Alternates merge and compare: O = merged(p_j / u_j), u_j = phase of ⟨O at j, p_j⟩ under the weight. Source: the
+    angular synchronisation step of overlap-based stitching.
+    """
+    phases = torch.ones(len(patches), dtype=patches.dtype, device=patches.device)
+    for _ in range(rounds):
+        merged = canvas.add(patches * phases.conj()[:, None, None], positions, weight).resolve()
+        shared = extract(merged, positions, patches.shape[-1])
+        overlap = (weight * shared.conj() * patches).sum((-2, -1))
+        phases = torch.where(overlap.abs() > 0, overlap / overlap.abs().clamp_min(1e-30), phases)
+    return phases

@@ -17,7 +17,7 @@ from torch import Tensor
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
-from ptycho_torch.data.loader import Region
+from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
@@ -27,11 +27,11 @@ from ptycho_torch.metrics import compare
 from ptycho_torch.physics.likelihood import misfit, poisson_nll
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.predictors import Start, find_start
+from ptycho_torch.refinement.initial_probe import with_probe_from_patterns
 from ptycho_torch.refinement.of_scan import judges_of, refined_scan
-from ptycho_torch.refinement.probe_search import with_probe_from_patterns
-from ptycho_torch.refinement.starts import Start, find_start, on_canvas
 from ptycho_torch.report import write_course, write_pictures, write_removed, write_report
-from ptycho_torch.statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
+from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.types import Reconstruction
 
 DUMPED_PATCHES = 1024

@@ -1,0 +1,1 @@
+"""What each command does: settings become plain values, one function is called, results become files and words."""
