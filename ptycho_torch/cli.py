@@ -34,7 +34,7 @@ class Command:
 
 COMMANDS = {
     "train": Command(config.TrainConfig, "ptycho_torch.training.run:train"),
-    "pretrain": Command(config.PretrainConfig, "ptycho_torch.training.pretraining:pretrain"),
+    "pretrain": Command(config.PretrainConfig, "ptycho_torch.commands.pretrain:pretrain"),
     "infer": Command(config.InferenceConfig, "ptycho_torch.commands.infer:infer"),
     "refine": Command(config.RefineConfig, "ptycho_torch.commands.infer:infer"),
     "simulate": Command(config.SimulateConfig, "ptycho_torch.commands.simulate:simulate"),

@@ -28,6 +28,7 @@ from ptycho_torch.physics.likelihood import misfit, poisson_nll
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
 from ptycho_torch.predictors import Start, find_start
+from ptycho_torch.refinement import Freedom
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns
 from ptycho_torch.refinement.of_scan import judges_of, refined_scan
 from ptycho_torch.report import write_course, write_pictures, write_removed, write_report
@@ -56,9 +57,9 @@ def infer(config: InferenceConfig) -> Reconstruction:
     print(f"intensity_scale: {start.scale.describe()[:-1]}; {start.name})")
     torch.use_deterministic_algorithms(True, warn_only=True)
     start.model.to(device)
-    chosen = _chosen(start, scan, config)
+    chosen, freedom = _chosen(start, scan, config), _freedom(start, config)
     is_judged = start.group_size == 1 and (config.refine is not None or start.is_general)
-    judges = judges_of(scan, np.unique(chosen), start, config) if is_judged else None
+    judges = judges_of(scan, np.unique(chosen), start, freedom) if is_judged else None
     region = start.region(scan, chosen, batch_size=config.inference_batch_size, judges=judges, device=device)
     begin = time.perf_counter()
     with torch.inference_mode(), _precision(config.precision, device):
@@ -70,7 +71,19 @@ def infer(config: InferenceConfig) -> Reconstruction:
     if config.refine:
         begin = time.perf_counter()
         with torch.inference_mode():
-            refinement = refined_scan(obj, region, start, scan, chosen, config, say=say)
+            refinement = refined_scan(
+                obj,
+                region,
+                start,
+                scan,
+                chosen,
+                sweeps=config.refine,
+                freedom=freedom,
+                modes=config.modes or 1,
+                denoising=config.denoise,
+                batch_size=config.inference_batch_size,
+                say=say,
+            )
         obj, scan, intensities = refinement.obj, refinement.scan, refinement.intensities
         region = start.region(scan, chosen, batch_size=config.inference_batch_size, device=device)
         obj = on_canvas(obj, refinement.origin, region)
@@ -142,6 +155,17 @@ def _chosen(start: Start, scan: Scan, config: InferenceConfig) -> np.ndarray:
     if start.group_size > 1:
         chosen = chosen[group_neighbours(scan.positions[chosen], start.group_size).reshape(-1)]
     return chosen
+
+
+def _freedom(start: Start, config: InferenceConfig) -> Freedom:
+    return Freedom(
+        likelihood=config.likelihood,
+        probe=config.probe_update,
+        positions=config.position_correction != "none",
+        affine=config.position_correction == "affine",
+        intensities=config.intensity_fluctuation,
+        start="flat" if start.is_flat else "network" if start.is_general else "refined",
+    )
 
 
 def _precision(precision: str, device: torch.device) -> Any:

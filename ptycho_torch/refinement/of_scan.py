@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.held_out import Judges, pick_judges
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
@@ -64,28 +63,34 @@ def refined_scan(
     start: Start,
     scan: Scan,
     chosen: np.ndarray,
-    config: InferenceConfig,
     *,
+    sweeps: int,
+    freedom: Freedom,
+    modes: int = 1,
+    denoising: bool = False,
+    batch_size: int | None = None,
     say: Callable[[str], object],
 ) -> RefinedScan:
-    """Refine `obj`, transmission on the canvas of `region`, with the patterns `chosen`, as the settings say.
+    """Refine `obj`, transmission on the canvas of `region`, with the patterns `chosen`, by up to `sweeps` sweeps.
+
+    What is free beside the object is `freedom`'s; `modes` are added up to this number; with `denoising` a network then
+    takes out photon noise; `batch_size` patterns go together.
 
     Where positions move, in rounds (`rounds_of`), each at the positions that the one before has found. A network looks
     at the patterns again, for an object that remembers nothing of the wrong places; where there is none the object goes
     on. The last round is the result, unless the held-out pixels find the first likelier.
     """
     chosen, device = np.unique(chosen), region.device
-    judges = judges_of(scan, chosen, start, config)
-    with_modes = with_more_modes(torch.as_tensor(scan.probe), config.modes or 1)
-    positions, given, sweeps = config.position_correction != "none", scan.positions, config.refine or 0
+    judges = judges_of(scan, chosen, start, freedom)
+    with_modes = with_more_modes(torch.as_tensor(scan.probe), modes)
+    positions, given = freedom.positions, scan.positions
     now, begin, rounds = replace(scan, probe=with_modes.numpy()), 0, list[_Round]()
-    batch_size = config.inference_batch_size
 
     def report(sweep: int, value: float) -> None:
         if (begin + sweep) % SPEAK_EVERY == 0 or begin + sweep == sweeps:
             say(f"sweep {begin + sweep}/{sweeps}  held-out likelihood {value:.5g} a pixel")
 
-    for count, freedom in rounds_of(sweeps, _freedom(start, config)):
+    for count, free in rounds_of(sweeps, freedom):
         if rounds:
             end, region = _at_end(rounds[-1].result), rounds[-1].canvas
             now, obj = _with(end, region, now, start), end.object * (region.level / start.scale.value)
@@ -106,8 +111,8 @@ def refined_scan(
             device=device,
         )
         first = on_canvas(obj * (start.scale.value / canvas.level), region.origin, canvas)
-        result = refine(canvas, first, sweeps=count, freedom=freedom, report=report)
-        rounds.append(_Round(result, canvas, now, freedom, begin))
+        result = refine(canvas, first, sweeps=count, freedom=free, report=report)
+        rounds.append(_Round(result, canvas, now, free, begin))
         if result.is_interrupted:
             break
     best = _best_of(rounds)
@@ -115,7 +120,7 @@ def refined_scan(
     say(_in_words(scores))
     result, canvas = best.result, best.canvas
     unit, undenoised = canvas.level / start.scale.value, None
-    if config.denoise:
+    if denoising:
         found = denoise(canvas, result, best.freedom, posterior_mean().to(canvas.device))
         say(in_words(found))
         undenoised = unit * result.object if found.is_kept else None
@@ -137,17 +142,6 @@ def _best_of(rounds: list[_Round]) -> _Round:
     return rounds[-1] if as_likely and float(last.held_out.mean()) <= first.likelihood[0] else rounds[0]
 
 
-def _freedom(start: Start, config: InferenceConfig) -> Freedom:
-    return Freedom(
-        likelihood=config.likelihood,
-        probe=config.probe_update,
-        positions=config.position_correction != "none",
-        affine=config.position_correction == "affine",
-        intensities=config.intensity_fluctuation,
-        start="flat" if start.is_flat else "network" if start.is_general else "refined",
-    )
-
-
 def rounds_of(sweeps: int, freedom: Freedom) -> list[tuple[int, Freedom]]:
     """How many sweeps from each start, and what is free in them.
 
@@ -164,9 +158,9 @@ def rounds_of(sweeps: int, freedom: Freedom) -> list[tuple[int, Freedom]]:
     return [(SEARCH_SWEEPS, first), *settling, (left, replace(later, positions=False, affine=False))]
 
 
-def judges_of(scan: Scan, chosen: np.ndarray, start: Start, config: InferenceConfig) -> Judges:
-    """The judges of the refinement that the settings ask for; the network before it must not see what they hold out."""
-    moving = config.position_correction != "none" or config.intensity_fluctuation
+def judges_of(scan: Scan, chosen: np.ndarray, start: Start, freedom: Freedom) -> Judges:
+    """The judges of a refinement of this freedom; the network before it must not see what they hold out."""
+    moving = freedom.positions or freedom.intensities
     return pick_judges(scan.positions[chosen], start.network_probe(scan.probe), moving=moving)
 
 

@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.region import Region
 from ptycho_torch.model import PtychoModel
 
@@ -20,24 +19,40 @@ SCALE_LEARNING_RATE = 0.05
 
 
 class LightningPtycho(pl.LightningModule):
-    """Trains a `PtychoModel` on regions by its own likelihood."""
+    """Trains a `PtychoModel` on regions by its own likelihood.
 
-    def __init__(self, model: PtychoModel, config: TrainConfig, *, calibrated_log_scale: float | None) -> None:
+    `likelihood` and `tv_weight` are those of `PtychoModel.loss`; `schedule` names a learning-rate schedule, its peak
+    the `learning_rate`; the Adaptive one watches `monitored`. `calibrated_log_scale` is ln s of a probe in √photons.
+    """
+
+    def __init__(
+        self,
+        model: PtychoModel,
+        *,
+        likelihood: str = "poisson",
+        tv_weight: float = 0.0,
+        learning_rate: float = 1e-3,
+        schedule: str = "WarmupCosine",
+        monitored: str = "val_loss",
+        calibrated_log_scale: float | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.config, self.calibrated_log_scale = model, config, calibrated_log_scale
+        self.model, self.likelihood, self.tv_weight = model, likelihood, tv_weight
+        self.learning_rate, self.schedule, self.monitored = learning_rate, schedule, monitored
+        self.calibrated_log_scale = calibrated_log_scale
 
     def training_step(self, region: Region, _: int) -> Tensor:
         terms = self.model.loss(
             region,
-            likelihood=self.config.torch_loss_mode,
-            tv_weight=self.config.tv_weight,
+            likelihood=self.likelihood,
+            tv_weight=self.tv_weight,
             calibrated_log_scale=self.calibrated_log_scale,
         )
         self.log("train_loss", terms["likelihood"].float(), on_step=False, on_epoch=True, batch_size=len(region))
         return terms["loss"]
 
     def validation_step(self, region: Region, _: int) -> None:
-        likelihood = self.model.loss(region, likelihood=self.config.torch_loss_mode)["likelihood"]
+        likelihood = self.model.loss(region, likelihood=self.likelihood)["likelihood"]
         self.log("val_loss", likelihood.float(), on_step=False, on_epoch=True, batch_size=len(region))
 
     def transfer_batch_to_device(self, batch: Region, device: torch.device, _: int) -> Region:
@@ -45,19 +60,22 @@ class LightningPtycho(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         weights = [p for p in self.model.network.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": weights, "lr": self.config.learning_rate, "weight_decay": 1e-4}]
+        groups: list[dict[str, Any]] = [{"params": weights, "lr": self.learning_rate, "weight_decay": 1e-4}]
         if self.model.log_scale.requires_grad:
             groups.append({"params": [self.model.log_scale], "lr": SCALE_LEARNING_RATE, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": _schedule(self.config.scheduler, optimizer, steps, self.config)}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": _schedule(self.schedule, optimizer, steps, monitored=self.monitored),
+        }
 
 
-def _schedule(name: str, optimizer: torch.optim.Optimizer, steps: int, config: TrainConfig) -> dict[str, Any]:
+def _schedule(name: str, optimizer: torch.optim.Optimizer, steps: int, *, monitored: str) -> dict[str, Any]:
     schedulers = torch.optim.lr_scheduler
     if name == "Adaptive":
         plateau = schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
-        return {"scheduler": plateau, "interval": "epoch", "monitor": config.checkpoint_monitor}
+        return {"scheduler": plateau, "interval": "epoch", "monitor": monitored}
     if name == "Exponential":
         return {"scheduler": schedulers.ExponentialLR(optimizer, gamma=0.01 ** (1 / steps)), "interval": "step"}
     if name == "MultiStage":

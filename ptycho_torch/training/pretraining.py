@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ptycho_torch.config import PretrainConfig
 from ptycho_torch.data.held_out import pick_judges
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import bright_subsets, refining_subsets
-from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
@@ -59,28 +58,47 @@ class Example(NamedTuple):
     weight: Tensor
 
 
-def pretrain(config: PretrainConfig) -> Path:
+@dataclass(frozen=True)
+class Recipe:
+    """How the pretrained networks are trained."""
+
+    scans: int = 500  # simulated scans that each stage learns from
+    steps: int = 3000  # optimiser steps of each stage
+    stages: int = 4
+    sweeps: int = 4  # physics sweeps of each stage
+    width: int = 16  # channels of the U-Nets
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+def pretrain(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> Path:
     """Train the pretrained networks on simulated scans, U-Net after U-Net, and write the weights; returns their path.
 
-    The sweeps of a stage need no training. So each stage in turn is run once over `config.scans` scans, behind the
-    stages that are finished, and its U-Net learns in `config.steps` steps to turn what the sweeps left into the truth.
-    The `PosteriorMean` learns last, from `SCANS_OF_POSTERIOR` times as many scans that are refined.
+    The sweeps of a stage need no training. So each stage in turn is run once over `recipe.scans` scans, behind the
+    stages that are finished, and its U-Net learns in `recipe.steps` steps to turn what the sweeps left into the truth.
+    The `PosteriorMean` learns last, from `SCANS_OF_POSTERIOR` times as many scans that are refined. With `resume` it
+    goes on after the last stage in `folder`; without `say` nothing is said.
     """
-    device = resolve_device(config.accelerator, config.device)
-    use_available_threads()
     keep_quiet()
-    folder = config.output_dir
-    torch.manual_seed(config.seed)
-    options = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
+    device = torch.device(device)
+    torch.manual_seed(recipe.seed)
+    options = {"stages": recipe.stages, "sweeps": recipe.sweeps, "width": recipe.width}
     network = build_network("unrolled", n=64, group_size=1, **options)
     assert isinstance(network, Unrolled)
-    wide = {"width": round(1.5 * config.network_width)}
+    wide = {"width": round(1.5 * recipe.width)}
     posterior = PosteriorMean(**wide)
-    recipe: dict[str, Any] = {"scans": config.scans, "steps": config.steps, "seed": config.seed}
-    recipe |= {"learning_rate": config.learning_rate, "gain_db": []}
-    state = Pretrained(network.state_dict(), {}, {"network": options, "posterior": wide}, recipe)
+    record: dict[str, Any] = {"scans": recipe.scans, "steps": recipe.steps, "seed": recipe.seed}
+    record |= {"learning_rate": recipe.learning_rate, "gain_db": []}
+    state = Pretrained(network.state_dict(), {}, {"network": options, "posterior": wide}, record)
     checkpoint = folder / "checkpoints" / "stages.safetensors"
-    if config.resume:
+    if resume:
         state = _resumed(checkpoint, state)
         network.load_state_dict(state.network)
     try:
@@ -88,17 +106,17 @@ def pretrain(config: PretrainConfig) -> Path:
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: it can't be written ({error.strerror}); choose another") from None
     network.to(device)
-    for stage in range(len(state.recipe["gain_db"]), config.stages + 1):
-        is_last = stage == config.stages
+    for stage in range(len(state.recipe["gain_db"]), recipe.stages + 1):
+        is_last = stage == recipe.stages
         see = _refined if is_last else functools.partial(_at_stage, stage=stage)
         learner = posterior.to(device) if is_last else network.denoisers[stage]
-        name = "posterior mean" if is_last else f"stage {stage + 1} of {config.stages}"
-        gain = _learn(learner, functools.partial(see, network), stage, config, device)
+        name = "posterior mean" if is_last else f"stage {stage + 1} of {recipe.stages}"
+        gain = _learn(learner, functools.partial(see, network), stage, recipe, folder, device, is_silent=say is None)
         state.recipe["gain_db"].append(round(gain, 3))
         state = state._replace(network=network.state_dict(), posterior=posterior.state_dict() if is_last else {})
         write_pretrained(checkpoint, state)
-        if not config.quiet:
-            print(f"{name}: {gain:+.2f} dB on unseen scans", flush=True)
+        if say is not None:
+            say(f"{name}: {gain:+.2f} dB on unseen scans")
     return write_pretrained(folder / "pretrained.safetensors", state)
 
 
@@ -116,28 +134,31 @@ def _learn(
     learner: torch.nn.Module,
     see: Callable[[Scan], tuple[Tensor, Tensor, Region]],
     stage: int,
-    config: PretrainConfig,
+    recipe: Recipe,
+    folder: Path,
     device: torch.device,
+    *,
+    is_silent: bool,
 ) -> float:
     """Train one U-Net on what it sees of simulated scans; the gain on others [dB]."""
-    scans = config.scans * (SCANS_OF_POSTERIOR if stage == config.stages else 1)
-    unseen = _examples(see, seed=[config.seed, stage, 1], count=min(UNSEEN, config.scans))
-    examples = _examples(see, seed=[config.seed, stage, 0], count=scans)
+    scans = recipe.scans * (SCANS_OF_POSTERIOR if stage == recipe.stages else 1)
+    unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(UNSEEN, recipe.scans))
+    examples = _examples(see, seed=[recipe.seed, stage, 0], count=scans)
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=1,
-        max_steps=config.steps,
+        max_steps=recipe.steps,
         gradient_clip_val=1.0,
-        callbacks=[GracefulStop(), *([] if config.quiet else [Progress()])],
-        logger=pl.loggers.CSVLogger(config.output_dir, name="logs", version=f"stage-{stage + 1}"),
+        callbacks=[GracefulStop(), *([] if is_silent else [Progress()])],
+        logger=pl.loggers.CSVLogger(folder, name="logs", version=f"stage-{stage + 1}"),
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         log_every_n_steps=10,
     )
-    crops = Crops(examples, seed=[config.seed, stage, 2], steps=config.steps)
-    enough, pace = (CLEAN_ENOUGH, CAREFUL) if stage == config.stages else (GOOD_ENOUGH, 1.0)
-    training = StageTraining(learner, learning_rate=pace * config.learning_rate, enough=enough)
+    crops = Crops(examples, seed=[recipe.seed, stage, 2], steps=recipe.steps)
+    enough, pace = (CLEAN_ENOUGH, CAREFUL) if stage == recipe.stages else (GOOD_ENOUGH, 1.0)
+    training = StageTraining(learner, learning_rate=pace * recipe.learning_rate, enough=enough)
     trainer.fit(training, DataLoader(crops, batch_size=None))
     gain = _gain(learner.cpu(), unseen, enough=enough)
     learner.to(device)

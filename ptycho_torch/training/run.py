@@ -180,7 +180,15 @@ def _fit(
 
     keep_quiet()
     steps = max(1, math.ceil(config.n_images / config.batch_size))
-    module = LightningPtycho(model, config, calibrated_log_scale=calibrated_log_scale)
+    module = LightningPtycho(
+        model,
+        likelihood=config.torch_loss_mode,
+        tv_weight=config.tv_weight,
+        learning_rate=config.learning_rate,
+        schedule=config.scheduler,
+        monitored=config.checkpoint_monitor,
+        calibrated_log_scale=calibrated_log_scale,
+    )
     monitored = config.checkpoint_monitor if validation is not None else "train_loss"
     config.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = _checkpoints(config, monitored)
