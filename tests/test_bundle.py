@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from ptycho_torch.bundle import Bundle, check_destination, inspect_bundle, read_bundle, run, verify_bundle, write_bundle
+from ptycho_torch.bundle import Bundle, check_destination, inspect_bundle, read_bundle, verify_bundle, write_bundle
 from ptycho_torch.bundle.contents import LEGACY, MANIFEST, MEMBERS, PARAMS, PROBE, PROVENANCE, WEIGHTS
 from ptycho_torch.bundle.legacy import dump_parameters, load_parameters
+from ptycho_torch.commands.bundle import run
 from ptycho_torch.errors import BundleError, PtychoError, UsageError
 
 SCALE = 9.882117688026186
