@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.physics.likelihood import LIKELIHOODS, total_variation
-from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+from ptycho_torch.physics.optics import detector_intensity, exit_wave
 from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.scale import gauge_prior
 
@@ -39,7 +39,7 @@ class PtychoModel(nn.Module):
     def counts(self, patches: Tensor, batch: Batch, region: Region) -> Tensor:
         """Expected counts `[b, N, N]` [photons] of the patterns of a batch."""
         probe = batch.probe * (self.log_scale.exp() / region.level).float()
-        return detector_intensity(far_field(exit_wave(patches, probe)))
+        return detector_intensity(region.forward.propagator.forward(exit_wave(patches, probe)))
 
     def loss(
         self,

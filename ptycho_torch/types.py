@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 Domain = Literal["counts", "amplitude"]
 """What the numbers of a pattern are: photons, or their square roots."""
+Propagation = Literal["far", "near"]
+"""From the object to the detector: Fraunhofer (far field) or Fresnel (near field)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,12 +25,10 @@ from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import Picture, shared_region
 from ptycho_torch.files import atomic_path, write_json
+from ptycho_torch.forward import Exposure
 from ptycho_torch.metrics import compare, scored_region
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import misfit
-from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
-from ptycho_torch.physics.patches import extract_whole, split_positions
-from ptycho_torch.physics.probe import shift_probe
 from ptycho_torch.predictors import find_start
 from ptycho_torch.refinement import Freedom, Refined, refine
 from ptycho_torch.refinement.denoising import denoise
@@ -248,9 +246,8 @@ def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
     """R of all patterns, at their own places and with this probe."""
     error = power = 0.0
     for batch in itertools.chain(region.batches(), region.judging()):
-        _, fraction = split_positions(batch.positions)
-        wave = exit_wave(extract_whole(obj, batch.corners, region.n), shift_probe(probe, fraction))
-        left, total = misfit(detector_intensity(far_field(wave)), batch.amplitude.square(), batch.valid)
+        predicted = region.forward.counts(obj, Exposure.of(probe, batch.positions))
+        left, total = misfit(predicted, batch.amplitude.square(), batch.valid)
         error, power = error + float(left.sum()), power + float(total.sum())
     return math.sqrt(error / power)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ptycho_torch.data.held_out import Judges, held_out_pixels
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import interleaved_subsets
-from ptycho_torch.physics.optics import detector_intensity, far_field
+from ptycho_torch.forward import Forward
 from ptycho_torch.physics.patches import place_whole, split_positions
 from ptycho_torch.physics.probe import illumination, shift_probe
 
@@ -45,7 +45,7 @@ class Region:
 
     The probe is scaled by `level`, so that a flat object of one predicts the mean photons a pattern: inside a network
     amplitudes are in √photons and the object is of order one, whatever the flux or the unit of the probe.
-    `level` · (probe in its own unit) is what it takes: level² = mean photons / Σ_valid |far_field(P)|².
+    `level` · (probe in its own unit) is what it takes: level² = mean photons / Σ_valid |propagated P|².
     `judges` hold out their pixels, or some of them (see `held_out_pixels`), from all subsets; `margin` widens the
     canvas on every side [px].
     """
@@ -75,7 +75,8 @@ class Region:
         self.n = scan.n
         self.valid = torch.as_tensor(scan.valid, device=self.device)
         probe = probe.to(self.device, torch.complex64)
-        on_detector = detector_intensity(far_field(probe))
+        self.forward = Forward(scan.propagator)
+        on_detector = self.forward.empty_beam(probe)
         photons = scan.mean_photons(self.indices) if mean_photons is None else mean_photons
         self.photons = photons
         self.level = math.sqrt(photons / float(on_detector[self.valid].sum()))

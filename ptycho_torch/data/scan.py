@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike
 from ptycho_torch.data.checks import Survey, are_patterns, problems_of
 from ptycho_torch.data.patterns import chunks
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.types import Domain
+from ptycho_torch.types import Domain, Propagation
+
+if TYPE_CHECKING:
+    from ptycho_torch.physics.propagation import Propagator
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,8 @@ class Scan:
     obj: np.ndarray | None = None  # complex64 [H, W], the truth of a simulation, or a reference
     pixel_size_m: float | None = None  # of the object
     wavelength_m: float | None = None
+    propagation: Propagation = "far"  # from object to detector
+    propagation_distance_m: float | None = None  # effective, for the near field
     nphotons: float | None = None  # photons in the mean pattern, as declared
     source: Path = Path("arrays in memory")
     digest: str = ""  # sha256 of the file
@@ -90,6 +95,26 @@ class Scan:
     def n(self) -> int:
         """N, the side of a pattern in pixels."""
         return self.patterns.shape[-1]
+
+    @property
+    def propagator(self) -> Propagator:
+        """From the exit wave to the detector; DataError where a near field lacks distance, wavelength or pixel."""
+        from ptycho_torch.physics.propagation import FAR_FIELD, near_field
+
+        if self.propagation == "far":
+            return FAR_FIELD
+        known = {
+            "propagation_distance_m": self.propagation_distance_m,
+            "wavelength_m": self.wavelength_m,
+            "pixel_size_m": self.pixel_size_m,
+        }
+        missing = [name for name, value in known.items() if value is None]
+        if missing:
+            raise DataError(
+                f"{self.source}: near field, but no {', no '.join(missing)}: Fresnel propagation needs them"
+            )
+        distance, wavelength, pixel = (float(value) for value in known.values() if value is not None)
+        return near_field(wavelength_m=wavelength, distance_m=distance, pixel_m=pixel)
 
     def counts(self, index: Any) -> np.ndarray:
         """Photons on each pixel of some patterns, float32 [b, N, N]; 0 on pixels that were not measured."""

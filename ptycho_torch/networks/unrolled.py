@@ -13,11 +13,9 @@ from torch.nn import functional as F
 from ptycho_torch.data.region import Region
 from ptycho_torch.networks.unet import UNet, in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
-from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
-from ptycho_torch.physics.patches import extract_whole
+from ptycho_torch.physics.optics import detector_intensity
 from ptycho_torch.physics.phase_gradient import slow_phase, unexplained
 from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
-from ptycho_torch.physics.sweep import likelihood_gradient
 
 FLOOR = 0.1
 """Fraction of the largest illumination below which a canvas pixel's step is held back."""
@@ -143,8 +141,7 @@ def _unrest(power: Tensor) -> Tensor:
 def gradient_of(obj: Tensor, region: Region, subset: int, **options: Any) -> Tensor:
     """The likelihood gradient of one subset of a region's patterns, summed batch by batch; see there for `options`."""
     parts = (
-        likelihood_gradient(obj, batch.probe, batch.corners, batch.amplitude, batch.valid, **options)
-        for batch in region.batches(subset)
+        region.forward.gradient(obj, batch, batch.amplitude, batch.valid, **options) for batch in region.batches(subset)
     )
     return functools.reduce(torch.add, parts)
 
@@ -156,9 +153,7 @@ def likeliest_share(region: Region, obj: Tensor, move: Tensor) -> Tensor:
     """
     values = torch.zeros(3, dtype=torch.float64, device=region.device)
     for batch in region.judging():
-        here, there = (
-            far_field(exit_wave(extract_whole(each, batch.corners, region.n), batch.probe)) for each in (obj, move)
-        )
+        here, there = (region.forward.waves(each, batch) for each in (obj, move))
         counts = batch.amplitude.square()
         for w in range(3):
             values[w] += poisson_nll_each(detector_intensity(here + w * there), counts, batch.valid).double().sum()

@@ -30,7 +30,7 @@ def far_field(wave: Tensor) -> Tensor:
     Ψ(k) = 1/√(N·N') Σ_r ψ(r) exp(−2πi k·r/N), both with index 0 of space and frequency at N//2, so Σ|Ψ|² = Σ|ψ|²
     (Parseval). For even squares the centring is a sign board, which costs a multiplication instead of two copies.
     """
-    if _is_even_square(wave):
+    if is_even_square(wave):
         board = _board_like(wave)
         return board * torch.fft.fft2(board * wave, norm="ortho")
     shifted = torch.fft.ifftshift(wave, dim=(-2, -1))
@@ -39,7 +39,7 @@ def far_field(wave: Tensor) -> Tensor:
 
 def inverse_far_field(wave: Tensor) -> Tensor:
     """The wave at the object that makes this wave on the detector: the inverse, and adjoint, of `far_field`."""
-    if _is_even_square(wave):
+    if is_even_square(wave):
         board = _board_like(wave)
         return board * torch.fft.ifft2(board * wave, norm="ortho")
     shifted = torch.fft.ifftshift(wave, dim=(-2, -1))
@@ -56,7 +56,8 @@ def sign_board(height: int, width: int, *, device: torch.device | None = None) -
     return _board(height, width, device or torch.device("cpu"))
 
 
-def _is_even_square(wave: Tensor) -> bool:
+def is_even_square(wave: Tensor) -> bool:
+    """Whether the last two axes are equal and even, so that centring is a sign board."""
     return wave.shape[-1] == wave.shape[-2] and wave.shape[-1] % 2 == 0
 
 

@@ -5,28 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
+from ptycho_torch.physics.optics import detector_intensity, exit_wave
 from ptycho_torch.physics.patches import extract_whole
+from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
 SOFTENING = 0.1
 """Where a pattern is darker than this fraction of its mean count, its pixels weigh as if they were as bright."""
 
 
-def position_step(probe: Tensor, patches: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+def position_step(
+    probe: Tensor, patches: Tensor, amplitude: Tensor, valid: Tensor, *, propagator: Propagator = FAR_FIELD
+) -> Tensor:
     """The Gauss–Newton move of each position (y, x) [px], `[b, 2]`, by the Poisson likelihood of its pattern.
 
-    δ = H⁻¹ Σ J (n − I) / 2√Ĩ, H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √Ĩ, Ĩ = I + s·⟨n⟩, over measured pixels. It is
-    linear in the counts, so its mean over photon noise is zero in the right place; with √n − √I in the place of
+    δ = H⁻¹ Σ J (n − I) / 2√Ĩ, H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √Ĩ, Ĩ = I + s·⟨n⟩, over measured pixels, with the
+    propagation F. It is linear in the counts, so its mean over photon noise is zero in the right place; with √n − √I in the place of
     (n − I) / 2√Ĩ it would be biased where few photons fall. probe `[b, mode, N, N]`, patches `[b, N, N]`, amplitude √n
     `[b, N, N]`. (The same in exit waves is several times too short: most of what a move does to a wave is phase on the
     detector.) Source: Guizar-Sicairos & Fienup 2008; Odstrčil et al. 2018.
     """
-    wave = far_field(exit_wave(patches, probe))
+    wave = propagator.forward(exit_wave(patches, probe))
     intensity, counts = detector_intensity(wave), amplitude.square() * valid
     root = (intensity + SOFTENING * counts.mean((-2, -1), keepdim=True)).sqrt().clamp_min(1e-12)
     columns = []
     for slope in _slopes(probe):
-        change = far_field(exit_wave(patches, slope))
+        change = propagator.forward(exit_wave(patches, slope))
         columns.append(-(wave.conj() * change).real.sum(1) / root * valid)
     jacobian = torch.stack(columns, 1).flatten(2)
     left = ((counts - intensity) / (2 * root) * valid).flatten(1).unsqueeze(-1)
@@ -48,7 +51,14 @@ def _slopes(probe: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_offset(
-    obj: Tensor, probe: Tensor, corners: Tensor, amplitude: Tensor, valid: Tensor, *, radius: int
+    obj: Tensor,
+    probe: Tensor,
+    corners: Tensor,
+    amplitude: Tensor,
+    valid: Tensor,
+    *,
+    radius: int,
+    propagator: Propagator = FAR_FIELD,
 ) -> Tensor:
     """Which of nine whole-pixel offsets, 0 or ±`radius` in y and x, explains each pattern best, int64 `[b, 2]`.
 
@@ -61,7 +71,7 @@ def best_offset(
     misfits = []
     for offset in offsets:
         there = torch.minimum((corners + offset).clamp_min(0), limits)
-        predicted = detector_intensity(far_field(exit_wave(extract_whole(obj, there, n), probe)))
+        predicted = detector_intensity(propagator.forward(exit_wave(extract_whole(obj, there, n), probe)))
         misfits.append(((predicted.sqrt() - amplitude).square() * valid).sum((-2, -1)))
     return offsets[torch.stack(misfits).argmin(0)]
 

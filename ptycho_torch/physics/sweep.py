@@ -2,8 +2,8 @@
 
 This is the inner loop of every reconstruction here. It fuses the textbook line
 
-    Ψ = far_field(exit_wave(extract(O), P))
-    g = Σ_j place( conj(P_j) · inverse_far_field( Ψ_j · (√n_j / |Ψ_j| − 1) ) ),   |Ψ|² = Σ_m |Ψ_m|²
+    Ψ = forward(exit_wave(extract(O), P))
+    g = Σ_j place( conj(P_j) · adjoint( Ψ_j · (√n_j / |Ψ_j| − 1) ) ),   |Ψ|² = Σ_m |Ψ_m|²
 
 with its derivative, which is the same kind of sweep, so that training keeps one wave a pattern and nothing else.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptycho_torch.physics.optics import sign_board
 from ptycho_torch.physics.patches import extract_whole, place_whole
 from ptycho_torch.physics.phase_gradient import shift_sums
+from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
 SOFTENING = 1e-4
 """Below this fraction of a pattern's mean, |Ψ|² softens the modulus step: a dark pixel has no phase."""
@@ -30,6 +30,7 @@ def likelihood_gradient(
     amplitude: Tensor,
     valid: Tensor,
     *,
+    propagator: Propagator = FAR_FIELD,
     background: Tensor | None = None,
     shifts: list[Tensor] | None = None,
 ) -> Tensor:
@@ -42,7 +43,7 @@ def likelihood_gradient(
     `shifts` the `shift_sums` are added that the sweep sees in passing. Source: Gerchberg & Saxton 1972; Maiden &
     Rodenburg 2009 (ePIE's batch form); Thibault & Guizar-Sicairos 2012.
     """
-    return _LikelihoodGradient.apply(obj, probe, corners, amplitude, valid, background, shifts)
+    return _LikelihoodGradient.apply(obj, probe, corners, amplitude, valid, propagator, background, shifts)
 
 
 class _LikelihoodGradient(torch.autograd.Function):
@@ -54,12 +55,12 @@ class _LikelihoodGradient(torch.autograd.Function):
         corners: Tensor,
         amplitude: Tensor,
         valid: Tensor,
+        propagator: Propagator,
         background: Tensor | None,
         shifts: list[Tensor] | None,
     ) -> Tensor:
-        # The far field up to the sign of each pixel, which a modulus does not see.
-        centred = probe * sign_board(*probe.shape[-2:], device=probe.device)
-        wave = torch.fft.fft2(centred * extract_whole(obj, corners, probe.shape[-1]).unsqueeze(1), norm="ortho")
+        prepared = propagator.prepared(probe)
+        wave = propagator.apply(prepared * extract_whole(obj, corners, probe.shape[-1]).unsqueeze(1))
         valid = valid.to(amplitude.dtype)
         mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()
         dark = mean.mul_(SOFTENING if background is None else SOFTENING + background)
@@ -70,18 +71,18 @@ class _LikelihoodGradient(torch.autograd.Function):
         ratio = amplitude * inverse if background is None else torch.addcmul(dark, amplitude, amplitude).mul_(inverse)
         step = _step(ratio, valid, background)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(wave, centred, corners, amplitude, inverse, valid, dark)
-            ctx.shape, ctx.background = tuple(obj.shape), background
+            ctx.save_for_backward(wave, prepared, corners, amplitude, inverse, valid, dark)
+            ctx.shape, ctx.background, ctx.propagator = tuple(obj.shape), background, propagator
             correction = wave * step.unsqueeze(1)
         else:
             correction = wave.mul_(step.unsqueeze(1))
-        return _lay_back(correction, centred, corners, (obj.shape[0], obj.shape[1]))
+        return _lay_back(propagator.apply_adjoint(correction), prepared, corners, (obj.shape[0], obj.shape[1]))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
-        wave, centred, corners, amplitude, inverse, valid, dark = ctx.saved_tensors
-        patches = extract_whole(gradient.contiguous(), corners, centred.shape[-1]).unsqueeze(1)
-        change = torch.fft.fft2(centred * patches, norm="ortho")
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None, None]:
+        wave, prepared, corners, amplitude, inverse, valid, dark = ctx.saved_tensors
+        patches = extract_whole(gradient.contiguous(), corners, prepared.shape[-1]).unsqueeze(1)
+        change = ctx.propagator.apply(prepared * patches)
         along = _over_modes(wave.real * change.real + wave.imag * change.imag)
         if ctx.background is None:
             ratio = amplitude * inverse
@@ -91,7 +92,8 @@ class _LikelihoodGradient(torch.autograd.Function):
             bend = (ratio * inverse).mul_(along).mul_(valid)
         step = _step(ratio, valid, ctx.background)
         back = change.mul_(step.unsqueeze(1)).sub_(wave * bend.unsqueeze(1))
-        return _lay_back(back, centred, corners, ctx.shape), None, None, None, None, None, None
+        back = ctx.propagator.apply_adjoint(back)
+        return _lay_back(back, prepared, corners, ctx.shape), None, None, None, None, None, None, None
 
 
 def _step(ratio: Tensor, valid: Tensor, background: Tensor | None) -> Tensor:
@@ -101,24 +103,25 @@ def _step(ratio: Tensor, valid: Tensor, background: Tensor | None) -> Tensor:
 
 
 def exit_wave_correction(
-    centred: Tensor,
+    probe: Tensor,
     patches: Tensor,
     amplitude: Tensor,
     valid: Tensor,
     *,
+    propagator: Propagator = FAR_FIELD,
     likelihood: str = "poisson",
     background: float = 0.0,
     shifts: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What the counts ask of each exit wave, χ_m = F⁻¹[Ψ_m·w], and each pattern's intensity Σ_valid I.
+    """What the counts ask of each exit wave, χ_m = adjoint[Ψ_m·w], and each pattern's intensity Σ_valid I.
 
     w = √n/√I − 1 for the `amplitude` likelihood ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for the `poisson` one,
     ¼Σ(I − n ln I), which the first approaches for bright pixels; χ is minus the gradient (dark pixels are softened). A
     `background` β > 0 [photons] bounds the step in dark pixels and leaves the estimate unbiased, but takes some of its
-    efficiency. centred: `probe · sign_board` `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`;
-    returns χ times the sign board `[b, mode, N, N]`. Source: Thibault & Guizar-Sicairos 2012.
+    efficiency. probe `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`; returns χ
+    `[b, mode, N, N]`. Source: Thibault & Guizar-Sicairos 2012.
     """
-    wave = torch.fft.fft2(centred * patches.unsqueeze(1), norm="ortho")
+    wave = propagator.apply(propagator.prepared(probe) * patches.unsqueeze(1))
     mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()
     seen = valid.to(amplitude.dtype)
     power = _power(wave, plus=mean * SOFTENING)
@@ -130,7 +133,7 @@ def exit_wave_correction(
         dark = mean * SOFTENING + background
         step = ((amplitude.square() + dark) / (power + background)).sub_(1).mul_(0.5)
     photons = (power * seen).sum((-2, -1))
-    return torch.fft.ifft2(wave.mul_((step * seen).unsqueeze(1)), norm="ortho"), photons
+    return propagator.prepared(propagator.apply_adjoint(wave.mul_((step * seen).unsqueeze(1)))), photons
 
 
 def _over_modes(values: Tensor) -> Tensor:
@@ -143,6 +146,5 @@ def _power(wave: Tensor, *, plus: Tensor) -> Tensor:
     return plus
 
 
-def _lay_back(wave: Tensor, centred: Tensor, corners: Tensor, shape: tuple[int, int]) -> Tensor:
-    back = torch.fft.ifft2(wave, norm="ortho").mul_(centred.conj())
-    return place_whole(_over_modes(back), corners, shape)
+def _lay_back(wave: Tensor, prepared: Tensor, corners: Tensor, shape: tuple[int, int]) -> Tensor:
+    return place_whole(_over_modes(wave.mul_(prepared.conj())), corners, shape)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.data.region import Batch, Region
+from ptycho_torch.forward import Exposure
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.low_pass import slow_part, slowly_refined
-from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field, sign_board
+from ptycho_torch.physics.optics import sign_board
 from ptycho_torch.physics.patches import extract, extract_whole, place_whole, split_positions
 from ptycho_torch.physics.phase_gradient import slow_phase
 from ptycho_torch.physics.positions import affine_moves, best_offset, position_step
@@ -34,7 +35,6 @@ from ptycho_torch.physics.probe import (
     probe_radius,
     shift_probe,
 )
-from ptycho_torch.physics.sweep import exit_wave_correction
 from ptycho_torch.physics.warp import affine_field, carried, smooth_field
 
 FLOOR = 0.1
@@ -234,7 +234,7 @@ class Course:
 
     def _visit(self, subsets: range, number: int, shifts: list[Tensor] | None, seen: list[Tensor]) -> None:
         """One step of the object, and of what else is free, from these subsets together."""
-        gear, shape = GEARS[self.gear], self.region.shape
+        gear, shape, propagator = GEARS[self.gear], self.region.shape, self.region.forward.propagator
         gradient, probe_gradient = torch.zeros_like(self.obj), torch.zeros_like(self.probe)
         light, cover = torch.zeros(shape, device=self.region.device), torch.zeros_like(self.board)
         for batch in (batch for subset in subsets for batch in self.region.batches(subset)):
@@ -250,7 +250,7 @@ class Course:
                 probe_gradient += gather_shifted(factors * patches.conj().unsqueeze(1) * correction, fraction)
                 cover += patches.abs().square().sum(0)
             if self._is_free("positions", number):
-                self._move(batch, position_step(probe, patches, batch.amplitude, batch.valid))
+                self._move(batch, position_step(probe, patches, batch.amplitude, batch.valid, propagator=propagator))
             if self._is_free("intensities", number):
                 self._brighten(batch, photons)
         if not self.freedom.is_moving:
@@ -279,9 +279,7 @@ class Course:
         """What the counts ask of the exit waves of a batch, and its patterns' intensities, in the present gear."""
         likelihood = GEARS[self.gear].likelihood if self.freedom.likelihood == "poisson" else self.freedom.likelihood
         options: dict[str, Any] = {"likelihood": likelihood, "background": background, "shifts": shifts}
-        centred = probe * self.board
-        correction, photons = exit_wave_correction(centred, patches, batch.amplitude, batch.valid, **options)
-        return correction.mul_(self.board), photons
+        return self.region.forward.correction(patches, probe, batch.amplitude, batch.valid, **options)
 
     def probe_of(self, batch: Batch, probe: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The probe (or that given) as each pattern of a batch sees it, the corners of its patches, and its fraction
@@ -310,7 +308,15 @@ class Course:
         obj = self._confirmed() if radius >= FAR_PX else self.obj
         for batch in self.region.batches():
             probe, corners, _ = self.probe_of(batch)
-            offset = best_offset(obj, probe, corners, batch.amplitude, batch.valid, radius=radius)
+            offset = best_offset(
+                obj,
+                probe,
+                corners,
+                batch.amplitude,
+                batch.valid,
+                radius=radius,
+                propagator=self.region.forward.propagator,
+            )
             self.positions[batch.index] = self._inside(self.positions[batch.index] + offset)
         self.position_velocity.zero_()
 
@@ -393,8 +399,7 @@ class Course:
         parts = []
         for batch in self.region.judging():
             probe, corners, _ = self.probe_of(batch, self.mean_probe)
-            wave = exit_wave(extract_whole(self.mean, corners, self.region.n), probe)
-            parts.append(self._likelihood(detector_intensity(far_field(wave)), batch))
+            parts.append(self._likelihood(self.region.forward.counts(self.mean, Exposure(probe, corners)), batch))
         return torch.cat(parts).double()
 
     def _likelihood(self, predicted: Tensor, batch: Batch) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptycho_torch.data.region import Batch, Region
+from ptycho_torch.forward import Exposure
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.low_pass import slowly_refined
-from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole, place_whole
 from ptycho_torch.physics.probe import illumination
 from ptycho_torch.refinement.course import AS_LIKELY, FLOOR, Course, Freedom, Refined, standard_gain
@@ -106,7 +106,7 @@ def _likelihoods(region: Region, refined: Refined, freedom: Freedom) -> Tensor:
 
 def _predicted(course: Course, batch: Batch) -> Tensor:
     probe, corners, _ = course.probe_of(batch)
-    return detector_intensity(far_field(exit_wave(extract_whole(course.obj, corners, probe.shape[-1]), probe)))
+    return course.region.forward.counts(course.obj, Exposure(probe, corners))
 
 
 def look(region: Region, refined: Refined, freedom: Freedom) -> tuple[Tensor, float]:
@@ -124,7 +124,7 @@ def look(region: Region, refined: Refined, freedom: Freedom) -> tuple[Tensor, fl
         correction, _ = course.correction(batch, probe, patches)
         gradient += place_whole((probe.conj() * correction).sum(1), corners, region.shape)
         light += place_whole(illumination(probe), corners, region.shape)
-        predicted = detector_intensity(far_field(exit_wave(patches, probe)))
+        predicted = region.forward.counts(refined.object, Exposure(probe, corners))
         error += float(((predicted.sqrt() - batch.amplitude).square() * batch.valid).sum())
         expected += float((predicted.clamp(max=QUARTER) * batch.valid).sum())
     excess = error / max(expected, 1e-30)

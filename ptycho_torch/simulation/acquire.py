@@ -152,18 +152,14 @@ def _expected_counts(obj: np.ndarray, probe: np.ndarray, positions: np.ndarray) 
     """
     import torch
 
-    from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
-    from ptycho_torch.physics.patches import extract, split_positions
-    from ptycho_torch.physics.probe import shift_probe
+    from ptycho_torch.forward import Exposure, Forward
 
     transmission = torch.from_numpy(obj.astype(np.complex128))
     light = torch.from_numpy(probe.astype(np.complex128))
-    whole, fraction = split_positions(torch.from_numpy(np.asarray(positions, np.float64)))
+    places, forward = torch.from_numpy(np.asarray(positions, np.float64)), Forward()
     for start in range(0, len(positions), BATCH):
         part = slice(start, start + BATCH)
-        patches = extract(transmission, whole[part].to(torch.float64), probe.shape[-1])
-        wave = exit_wave(patches, shift_probe(light, fraction[part]))
-        yield part, detector_intensity(far_field(wave)).numpy()
+        yield part, forward.counts(transmission, Exposure.of(light, places[part])).numpy()
 
 
 def _expose(intensity: np.ndarray, *, factor: float, rng: np.random.Generator | None) -> float:

@@ -20,6 +20,7 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.unrolled import Unrolled
 from ptycho_torch.physics import patches as patches_module
+from ptycho_torch.physics import propagation as propagation_module
 from ptycho_torch.physics import sweep as sweep_module
 from ptycho_torch.physics.optics import sign_board
 
@@ -212,6 +213,6 @@ def test_the_guard_rejects_positions_with_swapped_axes_or_a_wrong_sign() -> None
 
 
 def test_the_guard_rejects_a_far_field_without_centring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_module, "sign_board", lambda *size, device=None: torch.ones_like(sign_board(*size)))
+    monkeypatch.setattr(propagation_module, "sign_board", lambda *size, device=None: torch.ones_like(sign_board(*size)))
     with pytest.raises(AssertionError, match="stitched picture|scanned field"):
         assert_lies_on_the_object(*reconstruct(exact_scan()), tolerance=0.05)

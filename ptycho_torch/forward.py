@@ -1,0 +1,83 @@
+"""The forward model: which probe each pattern saw → exit waves → propagation → counts, and the way back.
+
+    counts = forward.counts(obj, exposure)
+
+Everything that predicts counts asks it: training, refinement, denoising, position search, simulator, benchmark. What
+is not the plain far field is said here, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ptycho_torch.physics.optics import detector_intensity, exit_wave
+from ptycho_torch.physics.patches import extract_whole, split_positions
+from ptycho_torch.physics.probe import shift_probe
+from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
+from ptycho_torch.physics.sweep import exit_wave_correction, likelihood_gradient
+
+
+class Exposed(Protocol):
+    """Which part of the object some patterns saw, and by which light; a `Batch` is one."""
+
+    @property
+    def probe(self) -> Tensor:
+        """Complex `[b or 1, mode, N, N]`, √photons, as each pattern saw it."""
+
+    @property
+    def corners(self) -> Tensor:
+        """int64 `[b, 2]`, object index of each patch's first pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exposure:
+    """The probe at some positions: whole pixels cut the object, the fraction of a pixel shifts the probe."""
+
+    probe: Tensor  # complex [b, mode, N, N]
+    corners: Tensor  # int64 [b, 2]
+    fraction: Tensor | None = None  # float [b, 2], in [−1/2, 1/2)
+
+    @classmethod
+    def of(cls, probe: Tensor, positions: Tensor, *, intensities: Tensor | None = None) -> Exposure:
+        """A probe `[mode, N, N]` at positions `[b, 2]`; `intensities` `[b]` multiply the counts of each pattern."""
+        whole, fraction = split_positions(positions)
+        shifted = shift_probe(probe, fraction)
+        if intensities is not None:
+            shifted = shifted * intensities[:, None, None, None].sqrt()
+        return cls(shifted, whole - probe.shape[-1] // 2, fraction)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Predicts counts, and pulls what they ask for back to the object, by one propagation."""
+
+    propagator: Propagator = FAR_FIELD
+
+    def patches(self, obj: Tensor, at: Exposed) -> Tensor:
+        """The parts of the object `[H, W]` that the patterns saw, `[b, N, N]`."""
+        return extract_whole(obj, at.corners, at.probe.shape[-1])
+
+    def waves(self, obj: Tensor, at: Exposed) -> Tensor:
+        """The waves on the detector, Ψ_m = propagate(P_m · O_j), `[b, mode, N, N]`, √photons."""
+        return self.propagator.forward(exit_wave(self.patches(obj, at), at.probe))
+
+    def counts(self, obj: Tensor, at: Exposed) -> Tensor:
+        """The expected counts, I = Σ_m |Ψ_m|², `[b, N, N]`, photons."""
+        return detector_intensity(self.waves(obj, at))
+
+    def empty_beam(self, probe: Tensor) -> Tensor:
+        """The expected counts through an object of one, Σ_m |propagate(P_m)|², `[N, N]`, photons."""
+        return detector_intensity(self.propagator.forward(probe))
+
+    def gradient(self, obj: Tensor, at: Exposed, amplitude: Tensor, valid: Tensor, **options: Any) -> Tensor:
+        """The steepest-descent direction of the likelihood on the object, `[H, W]`: see `likelihood_gradient`."""
+        return likelihood_gradient(obj, at.probe, at.corners, amplitude, valid, propagator=self.propagator, **options)
+
+    def correction(
+        self, patches: Tensor, probe: Tensor, amplitude: Tensor, valid: Tensor, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """What the counts ask of each exit wave, and each pattern's intensity: see `exit_wave_correction`."""
+        return exit_wave_correction(probe, patches, amplitude, valid, propagator=self.propagator, **options)
