@@ -18,11 +18,11 @@ def position_step(
 ) -> Tensor:
     """The Gauss–Newton move of each position (y, x) [px], `[b, 2]`, by the Poisson likelihood of its pattern.
 
-    δ = H⁻¹ Σ J (n − I) / 2√Ĩ, H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √Ĩ, Ĩ = I + s·⟨n⟩, over measured pixels, with the
-    propagation F. It is linear in the counts, so its mean over photon noise is zero in the right place; with √n − √I in the place of
-    (n − I) / 2√Ĩ it would be biased where few photons fall. probe `[b, mode, N, N]`, patches `[b, N, N]`, amplitude √n
-    `[b, N, N]`. (The same in exit waves is several times too short: most of what a move does to a wave is phase on the
-    detector.) Source: Guizar-Sicairos & Fienup 2008; Odstrčil et al. 2018.
+    δ = H⁻¹ Σ J (n − I) / 2√Ĩ, H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √Ĩ, Ĩ = I + s·⟨n⟩, over measured pixels, F the
+    propagation. It is linear in the counts, so its mean over photon noise is zero in the right place; with √n − √I in
+    the place of (n − I) / 2√Ĩ it would be biased where few photons fall. probe `[b, mode, N, N]`, patches `[b, N, N]`,
+    amplitude √n `[b, N, N]`. (The same in exit waves is several times too short: most of what a move does to a wave is
+    phase on the detector.) Source: Guizar-Sicairos & Fienup 2008; Odstrčil et al. 2018.
     """
     wave = propagator.forward(exit_wave(patches, probe))
     intensity, counts = detector_intensity(wave), amplitude.square() * valid
