@@ -22,6 +22,7 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,8 +38,8 @@ from common import DATA, machine
 
 TREE = Path(__file__).resolve().parents[1]
 ARRAYS, BUNDLE = RESULTS = ("reconstruction.npz", "wts.h5.zip")
-WRITER = {"ptycho_torch", "torch", "python", "command"}
-"""What a bundle's provenance says of the program, not of the result."""
+WRITER = {"ptycho_torch", "torch", "python", "command", "_version"}
+"""What provenance and params.dill say of the program, not of the result."""
 NAMED = 4
 """Differences of one command that are written out."""
 
@@ -285,7 +286,7 @@ class Comparison:
             elif name.endswith(".npy"):
                 self.arrays(name, {"array": np.load(io.BytesIO(before))}, {"array": np.load(io.BytesIO(after))})
             elif name.endswith(".dill"):  # flat, and written by the two runs above
-                self.values(name, pickle.loads(before), pickle.loads(after))
+                self.values(name, pickle.loads(before), pickle.loads(after), aside=WRITER)
             elif name == "provenance.json":
                 self.values(name, flat(json.loads(before)), flat(json.loads(after)), aside=WRITER)
             elif name == "manifest.json":  # sizes and digests differ with what they are of
@@ -313,7 +314,7 @@ def compare(old: Path, new: Path) -> Comparison:
             comparison.bundles(old / result, new / result)
         else:
             with np.load(old / result) as before, np.load(new / result) as after:
-                comparison.arrays(result, dict(before), dict(after))
+                comparison.arrays("array", dict(before), dict(after))
     return comparison
 
 
@@ -330,7 +331,7 @@ def array_difference(old: np.ndarray, new: np.ndarray, name: str) -> str | None:
     same = (before == after) | (np.isnan(before) & np.isnan(after))
     with np.errstate(invalid="ignore"):
         largest = np.where(same, 0, np.abs(after - before)).max()
-    return f"{name} largest absolute difference {largest:.3g}, of values up to {np.abs(before).max():.3g}"
+    return f"{name} largest absolute difference {largest:.3g} (values up to {np.abs(before).max():.3g})"
 
 
 def members_of(bundle: Path) -> dict[str, bytes]:
@@ -357,7 +358,7 @@ def flat(record: Any, path: str = "") -> dict[str, Any]:
 
 def listed(texts: list[str]) -> str:
     more = [f"and {len(texts) - NAMED} more"] if len(texts) > NAMED else []
-    return ", ".join([*texts[:NAMED], *more])
+    return "; ".join([*texts[:NAMED], *more])
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -370,6 +371,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with measured scans (PTYCHO_TORCH_DATA)")
     parser.add_argument("--keep", type=Path, help="folder in which the revision's results stay for the next run")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # no worktree is left behind
     chosen = given.only.split(",") if given.only else list(COMMANDS)
     if unknown := [name for name in chosen if name not in COMMANDS]:
         parser.error(f"--only {','.join(unknown)}: names are {', '.join(COMMANDS)}")
