@@ -9,7 +9,7 @@ under the commit and a digest of its command, its scan and what rounding depends
 
 One line a command: `identical`, or what differs. `reconstruction.npz` is compared array by array; `wts.h5.zip` as
 bytes and, where these differ, by weights, probe, parameters and provenance. What only the newer tree writes is named
-and is no difference, nor are the versions and the command in a bundle's provenance; what vanishes is one. Exit code 1
+and is no difference, nor are the versions and the command that a bundle notes; what vanishes is one. Exit code 1
 when anything differs or fails.
 """
 
