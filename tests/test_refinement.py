@@ -379,8 +379,8 @@ def test_what_is_held_out_judges_and_is_not_used(moving: bool) -> None:
     one = refined(region_of(scan, **options), sweeps=6)
     other = refined(region_of(replace(scan, patterns=dimmed), **options), sweeps=6)
     assert other.likelihood[6] > 1.5 * one.likelihood[6]
-    assert one.best_sweep == other.best_sweep == 6
-    assert torch.equal(one.object, other.object)
+    assert one.last is not None and other.last is not None
+    assert torch.equal(one.last, other.last)  # which details are kept in the end is decided by what is held out
 
 
 @pytest.mark.parametrize("options", [{"positions": 240, "step_px": 8.0}, {"positions": 120}])
