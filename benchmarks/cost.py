@@ -35,9 +35,7 @@ from ptycho_torch.devices import use_available_threads
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.cnn import Cnn
 from ptycho_torch.networks.unrolled import Unrolled, gradient_of
-from ptycho_torch.scale import norm_of
 from ptycho_torch.simulation import simulate_scan
-from ptycho_torch.training.regions import network_unit
 
 
 def simulated(positions: int) -> Scan:
@@ -48,7 +46,7 @@ def simulated(positions: int) -> Scan:
 
 def a_region(scan: Scan, count: int, *, group_size: int = 1, subsets: int | None = None) -> Region:
     """The first patterns of a scan, loaded, in groups of neighbours."""
-    probe = network_unit(scan.probe, norm_of(scan.probe))
+    probe = torch.as_tensor(scan.probe)
     chosen = group_neighbours(scan.positions[:count], group_size).reshape(-1)
     subsets = handy_subsets(scan.positions, probe) if subsets is None else subsets
     batch_size = None if group_size == 1 and subsets > 1 else 16

@@ -57,16 +57,17 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
 
     read = Scan.from_arrays(scan["amplitude"], scan["positions"], probe=scan["probe"][None], domain="amplitude")
     start, indices = find_start(Path("pretrained"), read), np.arange(len(read))
-    probe = start.network_probe(read.probe)
+    read = start.in_photons(read)
+    probe = torch.as_tensor(read.probe)
 
     def run(sweeps: int) -> Snapshot:
         begin = time.process_time()
         with torch.inference_mode():
             judges = pick_judges(read.positions, probe)
             first = start.region(read, indices, judges=judges).loaded()
-            obj = start.model.network(first)
+            obj = start.model(first)
             region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), judges=judges)
-            obj = on_canvas(obj * (first.level / region.level), first.origin, region.loaded())
+            obj = on_canvas(obj, first.origin, region.loaded())
             found = (
                 refine(region, obj, sweeps=sweeps, freedom=Freedom(probe=True, start="network")).object
                 if sweeps

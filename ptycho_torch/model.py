@@ -19,18 +19,19 @@ PRIOR_WEIGHT = 0.1
 class PtychoModel(nn.Module):
     """A network, the intensity scale and the physics that joins them.
 
-    Regions carry the network-unit probe u; the physical probe is s · u. The network's object is of order one on a
-    flat start, region.level / s turns it into the transmission that the physical probe implies: doubling s halves it.
+    Regions carry the probe in √photons under the `scale` s₀ that the model begins with. Under the learned scale s the
+    probe is s/s₀ times that, and the network's object s₀/s times: doubling s halves the object.
     """
 
     def __init__(self, network: nn.Module, *, scale: float, learn_scale: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.first_log_scale = math.log(scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=torch.float64), requires_grad=learn_scale)
 
     def forward(self, region: Region) -> Tensor:
         """The object of a region on its canvas, complex64 `[H, W]`, transmission."""
-        return self.network(region) * (region.level / self.log_scale.exp()).float()
+        return self.network(region) / self._probe_factor()
 
     def patches(self, obj: Tensor, batch: Batch) -> Tensor:
         """The object patches that the patterns of a batch saw, `[b, N, N]`."""
@@ -38,8 +39,12 @@ class PtychoModel(nn.Module):
 
     def counts(self, patches: Tensor, batch: Batch, region: Region) -> Tensor:
         """Expected counts `[b, N, N]` [photons] of the patterns of a batch."""
-        probe = batch.probe * (self.log_scale.exp() / region.level).float()
+        probe = batch.probe * self._probe_factor()
         return detector_intensity(region.forward.propagator.forward(exit_wave(patches, probe)))
+
+    def _probe_factor(self) -> Tensor:
+        """s/s₀, one where the scale is not learned."""
+        return (self.log_scale - self.first_log_scale).exp().float()
 
     def loss(
         self,

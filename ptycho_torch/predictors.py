@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,9 @@ class Start:
     is_flat: bool = False
     is_general: bool = False  # a network that was not trained on this kind of scan
 
-    def network_probe(self, probe: np.ndarray) -> Tensor:
-        """A probe in network units: power (N/2)² for a probe of the training probe's norm."""
-        return torch.as_tensor(probe, dtype=torch.complex64) * self.network_unit(probe.shape[-1])
-
-    def network_unit(self, n: int) -> float:
-        """What a probe n × n is multiplied by for network units."""
-        return n / 2 / self.scale.probe_norm
+    def in_photons(self, scan: Scan) -> Scan:
+        """The scan with its probe in √photons, by the intensity scale."""
+        return replace(scan, probe=self.scale.in_photons(scan.probe))
 
     @property
     def looks_again(self) -> bool:
@@ -68,8 +64,8 @@ class Start:
         judges: Judges | None = None,
         device: torch.device | str = "cpu",
     ) -> Region:
-        """The patterns `chosen` as this start's network visits them; a network of groups sees whole groups."""
-        probe = self.network_probe(scan.probe)
+        """The patterns `chosen` of a scan `in_photons` as the network visits them; one of groups sees whole groups."""
+        probe = torch.as_tensor(scan.probe)
         if self.group_size > 1:
             batch_size = -(-(batch_size or 32) // self.group_size) * self.group_size
             return Region(scan, chosen, probe, batch_size=batch_size, device=device)
@@ -78,7 +74,7 @@ class Start:
 
     def subsets(self, scan: Scan, chosen: np.ndarray) -> int:
         """In how many subsets the network's sweeps visit these patterns: a generalist's more in bright light."""
-        probe = self.network_probe(scan.probe)
+        probe = torch.as_tensor(scan.probe)
         if self.is_general:
             return bright_subsets(scan, chosen, probe)
         return handy_subsets(scan.positions[chosen], probe)
@@ -157,18 +153,18 @@ def _pretrained(scan: Scan) -> Start:
 
 class _Flat(nn.Module):
     def forward(self, region: Region) -> Tensor:
-        return torch.ones(region.shape, dtype=torch.complex64, device=region.device)
+        return region.uniform_object()
 
 
 class _Given(nn.Module):
-    """An object that is there already, transmission `[H, W]`, in the unit of the region that asks for it."""
+    """An object that is there already, transmission `[H, W]`."""
 
-    def __init__(self, obj: Tensor, origin: tuple[int, int], scale: float) -> None:
+    def __init__(self, obj: Tensor, origin: tuple[int, int]) -> None:
         super().__init__()
-        self.obj, self.origin, self.scale = obj, origin, scale
+        self.obj, self.origin = obj, origin
 
     def forward(self, region: Region) -> Tensor:
-        return on_canvas(self.obj.to(region.device) * (self.scale / region.level), self.origin, region)
+        return on_canvas(self.obj.to(region.device), self.origin, region)
 
 
 def _from_file(path: Path, scan: Scan) -> Start:
@@ -193,6 +189,6 @@ def _from_file(path: Path, scan: Scan) -> Start:
             "start from a reconstruction of this scan"
         )
     found = IntensityScale(scale, "from the reconstruction", scan.mean_photons(), len(scan), norm_of(scan.probe))
-    given = _Given(torch.as_tensor(obj, dtype=torch.complex64), (int(origin[0]), int(origin[1])), scale)
+    given = _Given(torch.as_tensor(obj, dtype=torch.complex64), (int(origin[0]), int(origin[1])))
     model = PtychoModel(given, scale=scale).eval()
     return Start(model, found, f"reconstruction {path}", RECONSTRUCTION, facts={"start": str(path)})

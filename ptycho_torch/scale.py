@@ -55,9 +55,9 @@ class IntensityScale:
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"intensity scale: the record is damaged ({error!r}); train again") from None
 
-    def probe_factor(self, n: int) -> float:
-        """What turns a probe in the unit of the training probe into √photons: s · (N/2) / ‖training probe‖."""
-        return self.value * (n / 2) / self.probe_norm
+    def in_photons(self, probe: np.ndarray) -> np.ndarray:
+        """A probe `[mode, N, N]` in the unit of the training probe, in √photons: times s · (N/2) / ‖training probe‖."""
+        return probe * (self.value * (probe.shape[-1] / 2) / self.probe_norm)
 
     def describe(self) -> str:
         return f"{self.value:.6f} ({self.origin})"

@@ -157,16 +157,15 @@ def refined_from_pretrained(photons: float) -> tuple[Region, Refined, torch.Tens
     the denoiser."""
     scan = simulated(photons=photons, positions=196)
     start = find_start(Path("pretrained"), scan)
-    probe, indices = start.network_probe(scan.probe), np.arange(len(scan))
+    probe, indices = torch.as_tensor(scan.probe), np.arange(len(scan))
     options = {"subsets": refining_subsets(scan, indices, probe), "judges": pick_judges(scan.positions, probe)}
     region = Region(scan, indices, probe, **options).loaded()
-    same, truth = as_region(scan, **options)
+    _, truth = as_region(scan, **options)
     with torch.inference_mode():
         obj = on_canvas(start.model.network(region), region.origin, region)
         refined = refine(region, obj, sweeps=10, freedom=Freedom(start="network"))
     light = region.illumination()
     weight = (light / (0.3 * light.max())).clamp(max=1)
-    truth = truth * (torch.linalg.vector_norm(same.probe) / torch.linalg.vector_norm(region.probe))
     return region, refined, truth, weight, posterior_mean()
 
 

@@ -159,7 +159,7 @@ def test_every_round_begins_where_the_last_sweep_of_the_one_before_has_left_the_
         )
         expected = np.array([places[index] for index in after.indices.tolist()])
         assert np.allclose(after.positions.numpy() + after.origin, expected)
-        assert np.allclose(after.probe / after.level, found.last_probe / before.level, rtol=1e-4, atol=1e-4)
+        assert np.allclose(after.probe, found.last_probe, rtol=1e-4, atol=1e-4)
 
 
 def test_a_probe_that_the_file_does_not_hold_is_found(scan_file: Path, tmp_path: Path) -> None:

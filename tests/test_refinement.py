@@ -45,7 +45,7 @@ def region_of(scan: Scan, probe: np.ndarray | None = None, **options: object) ->
 
 
 def refined(region: Region, *, sweeps: int = 30, obj: torch.Tensor | None = None, **freedom: object) -> Refined:
-    flat = torch.ones(region.shape, dtype=torch.complex64)
+    flat = region.uniform_object()
     with torch.inference_mode():
         return refine(region, flat if obj is None else obj, sweeps=sweeps, freedom=Freedom(**freedom))  # type: ignore[arg-type]
 
@@ -63,7 +63,7 @@ def test_what_counts_is_the_mean_of_a_sweep_which_has_less_noise_than_its_end() 
     scan = a_scan(photons=1e4)
     region = region_of(scan)
     with torch.inference_mode():
-        course = Course(region, torch.ones(region.shape, dtype=torch.complex64), Freedom(probe=True))
+        course = Course(region, region.uniform_object(), Freedom(probe=True))
         course.judge(0)
         for sweep in range(1, 8):
             course.sweep(sweep)
@@ -118,7 +118,7 @@ def test_caution_holds_back_details_and_lets_slow_parts_go_on() -> None:
 
     def details_of_a_step(caution: float) -> tuple[float, float]:
         with torch.inference_mode():
-            course = Course(region, torch.ones(region.shape, dtype=torch.complex64), Freedom(start="refined"))
+            course = Course(region, region.uniform_object(), Freedom(start="refined"))
             course.gear, course.caution = len(GEARS) - 1, caution
             course.sweep(1)
             course.gain, course.result.likelihood = -2.0, [1.0, 1.1]
@@ -138,7 +138,7 @@ def test_what_a_network_leaves_is_refined_in_coarse_gear_only_while_it_is_far_fr
 ) -> None:
     region = region_of(a_scan(photons=photons))
     with torch.inference_mode():
-        course = Course(region, torch.ones(region.shape, dtype=torch.complex64), Freedom(start="network"))
+        course = Course(region, region.uniform_object(), Freedom(start="network"))
         course.judge(0)
     assert course.gear == gear
 
@@ -219,7 +219,7 @@ def test_a_position_step_points_to_where_the_pattern_was_taken(error: tuple[floa
     (top, left), size = region.origin, region.shape
     truth = torch.ones(size, dtype=torch.complex64)
     seen = torch.as_tensor(scan.obj[top : top + region.extent[0], left : left + region.extent[1]])
-    truth[: seen.shape[0], : seen.shape[1]] = seen / region.level
+    truth[: seen.shape[0], : seen.shape[1]] = seen
     whole, fraction = split_positions(batch.positions + torch.tensor(error))
     probe = shift_probe(region.probe, fraction)
     patches = extract_whole(truth, whole - 16, 32)
@@ -360,8 +360,8 @@ def test_a_refinement_never_returns_less_than_its_start() -> None:
     region = region_of(scan)
     assert scan.obj is not None
     (top, left), (height, width) = region.origin, region.extent
-    truth = torch.ones(region.shape, dtype=torch.complex64)
-    truth[:height, :width] = torch.as_tensor(scan.obj[top : top + height, left : left + width] / region.level)
+    truth = region.uniform_object()
+    truth[:height, :width] = torch.as_tensor(scan.obj[top : top + height, left : left + width])
     result = refined(region, sweeps=8, obj=truth, start="refined")
     assert result.likelihood[result.best_sweep] == min(result.likelihood) <= result.likelihood[0]
     if result.best_sweep == 0:
@@ -489,7 +489,7 @@ def test_an_interrupt_leaves_the_best_so_far() -> None:
             raise KeyboardInterrupt
 
     with torch.inference_mode():
-        result = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=30, report=stop)
+        result = refine(region, region.uniform_object(), sweeps=30, report=stop)
     assert len(result.likelihood) == 4 and result.best_sweep > 0
 
 

@@ -168,16 +168,16 @@ def run_row(row: Row) -> dict[str, Any]:
     scan = row.make()
     start_scan = replace(scan, probe=row.first_probe(scan)) if row.first_probe is not None else scan
     start = find_start(Path("pretrained"), start_scan)
-    probe = start.network_probe(start_scan.probe)
+    start_scan = start.in_photons(start_scan)
+    probe = torch.as_tensor(start_scan.probe)
     table: dict[str, Any] = {}
     indices, judges = np.arange(len(scan)), pick_judges(scan.positions, torch.as_tensor(scan.probe))
     options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "judges": judges}
     region = Region(start_scan, indices, probe, **options).loaded()
-    flat = torch.ones(region.shape, dtype=torch.complex64)
+    flat = region.uniform_object()
     begin = time.process_time()
     network_region = start.region(start_scan, indices, judges=judges).loaded()
-    obj = start.model.network(network_region) * (network_region.level / region.level)
-    obj = on_canvas(obj, network_region.origin, region)
+    obj = on_canvas(start.model(network_region), network_region.origin, region)
     table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}
     freedom = replace(row.freedom, start="network")
     warm = _refined(region, obj, WARM_SWEEPS, freedom)
@@ -193,7 +193,7 @@ def run_row(row: Row) -> dict[str, Any]:
     table["cold"] = _scores_of(cold, region, scan)
     true_region = region
     if row.first_probe is not None:
-        true_region = Region(scan, indices, start.network_probe(scan.probe), **options).loaded()
+        true_region = Region(scan, indices, torch.as_tensor(start.in_photons(scan).probe), **options).loaded()
         cold = _refined(true_region, flat, COLD_SWEEPS, Freedom())
     oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.freedom, probe=False, start="refined"))
     table["oracle"] = _scores_of(oracle, true_region, scan)

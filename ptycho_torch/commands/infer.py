@@ -51,7 +51,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
     if config.probe_from == "patterns":
         scan = with_probe_from_patterns(scan, say=say)
     start = find_start(config.model_path, scan)
-    scan = _matched(scan, start, config)
+    scan = start.in_photons(_matched(scan, start, config))
     for note in scan.describe():
         say(note)
     print(f"intensity_scale: {start.scale.describe()[:-1]}; {start.name})")
@@ -59,7 +59,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
     start.model.to(device)
     chosen, freedom = _chosen(start, scan, config), _freedom(start, config)
     is_judged = start.group_size == 1 and (config.refine is not None or start.is_general)
-    judges = judges_of(scan, np.unique(chosen), start, freedom) if is_judged else None
+    judges = judges_of(scan, np.unique(chosen), freedom) if is_judged else None
     region = start.region(scan, chosen, batch_size=config.inference_batch_size, judges=judges, device=device)
     begin = time.perf_counter()
     with torch.inference_mode(), _precision(config.precision, device):
@@ -222,7 +222,7 @@ def _log_patch_statistics(reconstruction: Reconstruction, start: Start, scan: Sc
 
 def _as_reconstruction(obj: Tensor, region: Region, start: Start, scan: Scan) -> Reconstruction:
     height, width = region.extent
-    weight = region.illumination() * (start.scale.value / region.level) ** 2
+    weight = region.illumination()
     return Reconstruction(
         object=obj[:height, :width].cpu().numpy(),
         weight=weight[:height, :width].cpu().numpy(),
@@ -231,7 +231,7 @@ def _as_reconstruction(obj: Tensor, region: Region, start: Start, scan: Scan) ->
         pattern_indices=region.indices,
         intensity_scale=start.scale.value,
         pixel_size_m=scan.pixel_size_m,
-        probe=(region.probe * (start.scale.value / region.level)).cpu().numpy(),
+        probe=region.probe.cpu().numpy(),
     )
 
 

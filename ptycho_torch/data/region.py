@@ -43,9 +43,9 @@ class Batch:
 class Region:
     """Patterns `indices` of a scan on the canvas that just holds their patches.
 
-    The probe is scaled by `level`, so that a flat object of one predicts the mean photons a pattern: inside a network
-    amplitudes are in √photons and the object is of order one, whatever the flux or the unit of the probe.
-    `level` · (probe in its own unit) is what it takes: level² = mean photons / Σ_valid |propagated P|².
+    The probe is in √photons, objects on the canvas are transmissions. `uniform_transmission` is the amplitude of the
+    uniform object that predicts the mean photons a pattern, √(mean photons / Σ_valid |propagated P|²): what a network
+    takes for one.
     `judges` hold out their pixels, or some of them (see `held_out_pixels`), from all subsets; `margin` widens the
     canvas on every side [px].
     """
@@ -76,11 +76,11 @@ class Region:
         self.valid = torch.as_tensor(scan.valid, device=self.device)
         probe = probe.to(self.device, torch.complex64)
         self.forward = Forward(scan.propagator)
-        on_detector = self.forward.empty_beam(probe)
+        beam = self.forward.empty_beam(probe)
         photons = scan.mean_photons(self.indices) if mean_photons is None else mean_photons
         self.photons = photons
-        self.level = math.sqrt(photons / float(on_detector[self.valid].sum()))
-        self.probe = self.level * probe
+        self.uniform_transmission = math.sqrt(photons / float(beam[self.valid].sum()))
+        self.probe = probe
         whole, self.fraction = split_positions(torch.as_tensor(scan.positions[self.indices]))
         low, high = whole.amin(0) - self.n // 2 - margin, whole.amax(0) - self.n // 2 + self.n + margin
         self.corners = whole - self.n // 2 - low
@@ -155,6 +155,10 @@ class Region:
         index = index.to(self.device)
         return Batch(amplitude, probe, self.corners[index.cpu()].to(self.device), self.positions[index], index, valid)
 
+    def uniform_object(self) -> Tensor:
+        """The canvas of the uniform object that predicts the mean photons, complex64 `[H, W]`."""
+        return torch.full(self.shape, self.uniform_transmission, dtype=torch.complex64, device=self.device)
+
     def illumination(self, subset: int | None = None) -> Tensor:
         """Photons that reached each canvas pixel on a flat object of one, Σ_j Σ_m |P_m(r − r_j)|²: float32 `[H, W]`."""
         total = torch.zeros(self.shape, device=self.device)
@@ -183,8 +187,8 @@ def _batches_of(sizes: list[int], batch_size: int) -> list[list[np.ndarray]]:
 
 
 def on_canvas(obj: Tensor, origin: tuple[int, int], region: Region) -> Tensor:
-    """An object whose first pixel lies at `origin` of the scan's grid, on the canvas of a region; 1 elsewhere."""
-    canvas = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
+    """An object whose first pixel lies at `origin` of the scan's grid, on the canvas of a region; uniform elsewhere."""
+    canvas = region.uniform_object()
     (y, x), (height, width) = (origin[i] - region.origin[i] for i in (0, 1)), obj.shape
     rows = slice(max(y, 0), min(y + height, region.shape[0]))
     columns = slice(max(x, 0), min(x + width, region.shape[1]))

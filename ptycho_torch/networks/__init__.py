@@ -1,4 +1,4 @@
-"""Generators: networks that turn the patterns of a region into an object canvas of order one."""
+"""Generators: networks that turn the patterns of a region into an object canvas."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Cnn(nn.Module):
         self.amplitude.start_at(1.2785)  # SiLU of it is one: training starts at a transparent object
 
     def forward(self, region: Region) -> Tensor:
-        """The object canvas of order one, `[H, W]`; the region's patterns come in groups of `group_size` neighbours."""
+        """The object canvas `[H, W]`, transmission; the region's patterns come in groups of `group_size` neighbours."""
         unit = (self.n / 2) / math.sqrt(region.photons)
         light = illumination(region.probe)
         weight = light + 1e-3 * light.max()
@@ -47,7 +47,8 @@ class Cnn(nn.Module):
             patches = self.patches(unit * batch.amplitude)
             phases = synchronise_phases(patches.detach(), batch.positions, weight, canvas)
             canvas = canvas.add(patches * phases.conj()[:, None, None], batch.positions, weight)
-        return torch.where(canvas.weight > 0, canvas.resolve(), torch.ones_like(canvas.summed))
+        found = torch.where(canvas.weight > 0, canvas.resolve(), torch.ones_like(canvas.summed))
+        return region.uniform_transmission * found
 
     def patches(self, amplitude: Tensor) -> Tensor:
         """Complex patches `[b, N, N]` from network-unit amplitudes `[b, N, N]`, b a multiple of the group size."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptycho_torch.data.region import Region
+from ptycho_torch.networks.door import from_channels, to_channels
 from ptycho_torch.networks.unet import UNet, in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.optics import detector_intensity
@@ -35,7 +36,7 @@ SEEN = ("Re O − 1", "Im O", "Re d", "Im d", "Re v", "Im v", "Re Ō − O", "Im
 
 
 class Unrolled(nn.Module):
-    """A learned, unrolled reconstruction of a region: complex object canvas `[H, W]` of order one, from a flat start.
+    """A learned, unrolled reconstruction of a region: object canvas `[H, W]`, complex transmission, from a flat start.
 
     A stage is `sweeps` physics sweeps. A sweep visits the patterns in interleaved subsets, each spread evenly over the
     scan, and moves the object after each of them, with momentum,
@@ -73,7 +74,7 @@ class Unrolled(nn.Module):
         illumination = torch.stack(lights).sum(0)
         brightness = (illumination / illumination.max()).sqrt()
         lift = slow_phase_lift(region.probe, region.shape)
-        obj = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
+        obj, unit = region.uniform_object(), region.uniform_transmission
         velocity = direction = torch.zeros_like(obj)
         left = torch.ones((), device=region.device)
         for stage, (steps, momenta, denoiser) in enumerate(zip(self.step, self.momentum, self.denoisers, strict=True)):
@@ -86,12 +87,12 @@ class Unrolled(nn.Module):
                     gradient = gradient_of(
                         obj, region, subset, background=background, shifts=shifts if is_last else None
                     )
-                    direction = lift_slow_phase(precondition * gradient, obj, lift)
+                    direction = lift_slow_phase(precondition * gradient, obj, lift, unit=unit)
                     velocity = momentum * velocity + step * direction
                     obj = obj + velocity
                     if is_last:
                         mean = mean + obj / region.subsets
-                        power = power + direction.detach().abs().square() / region.subsets
+                        power = power + (direction.detach() / unit).abs().square() / region.subsets
             sums = torch.cat(shifts)
             left = unexplained(sums).detach()
             phase = slow_phase(sums, region.positions[: len(sums)], region.probe, region.shape)
@@ -99,11 +100,11 @@ class Unrolled(nn.Module):
             velocity, direction, mean = turn * velocity, turn * direction, turn * mean
             obj = mean if denoiser is self.denoisers[-1] else turn * obj
             noise = torch.full_like(brightness, 0.1) * (left + 1e-12).log()
-            pictures = [part for wave in (obj - 1, direction, velocity, mean - obj) for part in (wave.real, wave.imag)]
+            pictures = to_channels((obj - unit, direction, velocity, mean - obj), unit)
             seen = torch.stack([*pictures, brightness, noise, _unrest(power)])
             assert isinstance(denoiser, Correction)
-            correction = in_tiles(denoiser, seen)
-            move = _without_global_phase(torch.complex(correction[0], correction[1]), obj, illumination)
+            correction = from_channels(in_tiles(denoiser, seen), unit)
+            move = _without_global_phase(correction, obj, illumination)
             if denoiser is self.denoisers[-1] and region.judges and not torch.is_grad_enabled():
                 bright = 1 / (1 + left / NOISY)
                 move = (1 + bright * (likeliest_share(region, obj, move) - 1)) * move

@@ -16,6 +16,8 @@ from ptycho_torch.physics.optics import detector_intensity, far_field, inverse_f
 
 MOST = 10.0
 """The slowest waves are lifted by at most this factor."""
+DARK_OBJECT = 0.05
+"""|O|², of the usual, below which a pixel's phase is not believed."""
 WIDEN = 1.5
 """The wave number of equal visibility is taken this much lower than for a flat object."""
 
@@ -45,11 +47,11 @@ def slow_phase_lift(probe: Tensor, shape: tuple[int, int]) -> Tensor:
     return (1 / (squared / (squared + cut**2) + 1 / MOST) - 1).clamp_min(0)
 
 
-def lift_slow_phase(direction: Tensor, obj: Tensor, lift: Tensor) -> Tensor:
-    """A descent direction whose slow phase part is lifted: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05).
+def lift_slow_phase(direction: Tensor, obj: Tensor, lift: Tensor, *, unit: float) -> Tensor:
+    """A descent direction whose slow phase part is lifted: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05 u²).
 
-    What d does to the amplitude of O, and fine detail, stay as they are.
+    What d does to the amplitude of O, and fine detail, stay as they are; the `unit` u is the object's usual amplitude.
     """
-    phase = (obj.conj() * direction).imag / (obj.real.square() + obj.imag.square() + 0.05)
+    phase = (obj.conj() * direction).imag / (obj.real.square() + obj.imag.square() + DARK_OBJECT * unit**2)
     slow = torch.fft.irfft2(lift * torch.fft.rfft2(phase), s=phase.shape)
     return direction + torch.complex(-slow * obj.imag, slow * obj.real)

@@ -257,7 +257,9 @@ class Course:
             light = torch.stack([self.lights[subset] for subset in subsets]).sum(0)
         is_seeking = self.freedom.positions and self.gear < len(GEARS) - 1
         step, momentum = SEEKING if is_seeking else gear.pace(self.in_gear)
-        direction = lift_slow_phase(gradient / (light + FLOOR * light.max()), self.obj, self.lift)
+        direction = lift_slow_phase(
+            gradient / (light + FLOOR * light.max()), self.obj, self.lift, unit=self.region.uniform_transmission
+        )
         if self.caution < 1:
             direction = torch.lerp(slow_part(direction), direction, self.caution)
         self.velocity = momentum * self.velocity + step * direction

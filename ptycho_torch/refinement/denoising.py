@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.forward import Exposure
+from ptycho_torch.networks.door import from_channels, to_channels
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
@@ -85,7 +86,8 @@ def _without_noise(region: Region, refined: Refined, freedom: Freedom, network: 
     """With the posterior mean's correction, and the excess of the misfit over photon noise before it."""
     seen, excess = look(region, refined, freedom)
     correction = in_tiles(network, seen) * (seen[4] / CLEAN).clamp(max=1)
-    return replace(refined, object=refined.object + torch.complex(correction[0], correction[1])), excess
+    move = from_channels(correction, region.uniform_transmission)
+    return replace(refined, object=refined.object + move), excess
 
 
 def _likelihoods(region: Region, refined: Refined, freedom: Freedom) -> Tensor:
@@ -112,7 +114,7 @@ def _predicted(course: Course, batch: Batch) -> Tensor:
 def look(region: Region, refined: Refined, freedom: Freedom) -> tuple[Tensor, float]:
     """What a `PosteriorMean` looks at, `[7, H, W]`, and the excess of the misfit over photon noise.
 
-    The noise of a pixel that n photons have passed, on their way to an object of one, is √(excess / n).
+    The noise of a pixel that n photons have passed, on their way to the uniform object, is √(excess / n) of it.
     """
     course = Course.at(region, refined, freedom)
     gradient = torch.zeros_like(refined.object)
@@ -128,11 +130,12 @@ def look(region: Region, refined: Refined, freedom: Freedom) -> tuple[Tensor, fl
         error += float(((predicted.sqrt() - batch.amplitude).square() * batch.valid).sum())
         expected += float((predicted.clamp(max=QUARTER) * batch.valid).sum())
     excess = error / max(expected, 1e-30)
-    noise = (excess / light.clamp_min(DARK)).sqrt().clamp(max=1)
+    unit = region.uniform_transmission
+    noise = (excess / (unit**2 * light).clamp_min(DARK)).sqrt().clamp(max=1)
     step = gradient / (light + FLOOR * light.max())
     brightness = (light / light.max()).sqrt()
-    obj = refined.object - 1
-    return torch.stack([obj.real, obj.imag, step.real, step.imag, noise, 0.1 * noise.log(), brightness]), excess
+    pictures = to_channels((refined.object - unit, step), unit)
+    return torch.stack([*pictures, noise, 0.1 * noise.log(), brightness]), excess
 
 
 def in_words(found: Denoised) -> str:

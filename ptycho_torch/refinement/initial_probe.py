@@ -75,7 +75,7 @@ def _tried(scan: Scan, chosen: np.ndarray, probe: Tensor, sweeps: int) -> tuple[
     subsets = refining_subsets(scan, chosen, probe)
     judges = spared_patterns(scan.positions[chosen], fraction=0.1)
     region = Region(scan, chosen, probe, subsets=subsets, judges=judges)
-    flat = torch.ones(region.shape, dtype=torch.complex64)
+    flat = region.uniform_object()
     with torch.inference_mode():
         found = refine(region, flat, sweeps=sweeps, freedom=Freedom(probe=True))
     finite = [value for value in found.likelihood if math.isfinite(value)]

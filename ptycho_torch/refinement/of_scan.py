@@ -81,7 +81,7 @@ def refined_scan(
     on. The last round is the result, unless the held-out pixels find the first likelier.
     """
     chosen, device = np.unique(chosen), region.device
-    judges = judges_of(scan, chosen, start, freedom)
+    judges = judges_of(scan, chosen, freedom)
     with_modes = with_more_modes(torch.as_tensor(scan.probe), modes)
     positions, given = freedom.positions, scan.positions
     now, begin, rounds = replace(scan, probe=with_modes.numpy()), 0, list[_Round]()
@@ -93,13 +93,13 @@ def refined_scan(
     for count, free in rounds_of(sweeps, freedom):
         if rounds:
             end, region = _at_end(rounds[-1].result), rounds[-1].canvas
-            now, obj = _with(end, region, now, start), end.object * (region.level / start.scale.value)
+            now, obj = _with(end, region, now), end.object
             begin += rounds[-1].sweeps
             if start.looks_again:
                 say("the network looks again, at the positions found so far")
                 region = start.region(now, chosen, batch_size=batch_size, judges=judges, device=device)
                 obj = start.model(region)
-        probe = start.network_probe(now.probe).to(device)
+        probe = torch.as_tensor(now.probe, device=device)
         canvas = Region(
             now,
             chosen,
@@ -110,7 +110,7 @@ def refined_scan(
             margin=MARGIN_PX if positions else 0,
             device=device,
         )
-        first = on_canvas(obj * (start.scale.value / canvas.level), region.origin, canvas)
+        first = on_canvas(obj, region.origin, canvas)
         result = refine(canvas, first, sweeps=count, freedom=free, report=report)
         rounds.append(_Round(result, canvas, now, free, begin))
         if result.is_interrupted:
@@ -119,17 +119,17 @@ def refined_scan(
     scores = _scores(rounds, best, given)
     say(_in_words(scores))
     result, canvas = best.result, best.canvas
-    unit, undenoised = canvas.level / start.scale.value, None
+    undenoised = None
     if denoising:
         found = denoise(canvas, result, best.freedom, posterior_mean().to(canvas.device))
         say(in_words(found))
-        undenoised = unit * result.object if found.is_kept else None
+        undenoised = result.object if found.is_kept else None
         result, scores["denoising"] = found.refined, found.scores()
     return RefinedScan(
-        obj=unit * result.object,
+        obj=result.object,
         undenoised=undenoised,
         origin=canvas.origin,
-        scan=_with(best.result, canvas, best.scan, start),
+        scan=_with(best.result, canvas, best.scan),
         intensities=_in_scan_order(result.intensities.cpu().numpy(), canvas, np.ones(len(scan), np.float32)),
         scores=scores,
     )
@@ -158,10 +158,10 @@ def rounds_of(sweeps: int, freedom: Freedom) -> list[tuple[int, Freedom]]:
     return [(SEARCH_SWEEPS, first), *settling, (left, replace(later, positions=False, affine=False))]
 
 
-def judges_of(scan: Scan, chosen: np.ndarray, start: Start, freedom: Freedom) -> Judges:
+def judges_of(scan: Scan, chosen: np.ndarray, freedom: Freedom) -> Judges:
     """The judges of a refinement of this freedom; the network before it must not see what they hold out."""
     moving = freedom.positions or freedom.intensities
-    return pick_judges(scan.positions[chosen], start.network_probe(scan.probe), moving=moving)
+    return pick_judges(scan.positions[chosen], torch.as_tensor(scan.probe), moving=moving)
 
 
 def _subsets(scan: Scan, chosen: np.ndarray, probe: Tensor, *, positions: bool) -> int:
@@ -178,8 +178,7 @@ def _at_end(result: Refined) -> Refined:
     return replace(result, object=obj, probe=probe, positions=positions)
 
 
-def _with(result: Refined, canvas: Region, scan: Scan, start: Start) -> Scan:
-    unit = start.network_unit(scan.n) * canvas.level  # of the canvas's probe, in that of the scan's
+def _with(result: Refined, canvas: Region, scan: Scan) -> Scan:
     is_same = torch.equal(result.probe, canvas.probe)
     origin = (
         scan.probe_origin
@@ -189,7 +188,7 @@ def _with(result: Refined, canvas: Region, scan: Scan, start: Start) -> Scan:
     moved = result.positions.cpu().numpy() + np.array(canvas.origin)
     return replace(
         scan,
-        probe=(result.probe / unit).cpu().numpy(),
+        probe=result.probe.cpu().numpy(),
         probe_origin=origin,
         positions=_in_scan_order(moved, canvas, scan.positions.copy()),
     )

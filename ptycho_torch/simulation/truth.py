@@ -19,13 +19,13 @@ def turned_to(truth: Tensor, obj: Tensor, weight: Tensor) -> Tensor:
 
 
 def as_region(scan: Scan, **options: Any) -> tuple[Region, Tensor]:
-    """All patterns of a scan with a known object, and this object on their canvas, in the region's unit."""
+    """All patterns of a scan with a known object, and this object on their canvas."""
     assert scan.obj is not None
     region = Region(scan, np.arange(len(scan)), torch.from_numpy(scan.probe), **options).loaded()
-    truth = torch.ones(region.shape, dtype=torch.complex64)
+    truth = region.uniform_object()
     (y, x), (height, width) = region.origin, region.extent
     truth[:height, :width] = torch.from_numpy(scan.obj[y : y + height, x : x + width])
-    return region, truth / region.level
+    return region, truth
 
 
 def relative_error(obj: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

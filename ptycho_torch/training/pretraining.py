@@ -166,12 +166,12 @@ def _learn(
 
 
 def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Tensor, Region]:
-    """What the U-Net of a stage sees of a scan, and the truth."""
+    """What the U-Net of a stage sees of a scan, and the truth, of order one like that."""
     probe = torch.from_numpy(scan.probe)
     region, truth = as_region(scan, subsets=bright_subsets(scan, np.arange(len(scan)), probe))
     region = region.to(_device_of(network))
     seen, _ = next(itertools.islice(network.stages(region), stage, None))
-    return seen, truth, region
+    return seen, truth / region.uniform_transmission, region
 
 
 def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
@@ -181,9 +181,9 @@ def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
     subsets, judges = refining_subsets(scan, indices, probe), pick_judges(scan.positions, probe)
     region, truth = as_region(scan, subsets=subsets, judges=judges)
     first, region = (each.to(_device_of(network)) for each in (first, region))
-    start = on_canvas(network(first) * (first.level / region.level), first.origin, region)
+    start = on_canvas(network(first), first.origin, region)
     seen, _ = look(region, refine(region, start, sweeps=SWEEPS_BEFORE, freedom=freedom), freedom)
-    return seen, truth, region
+    return seen, truth / region.uniform_transmission, region
 
 
 def _device_of(network: torch.nn.Module) -> torch.device:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -78,8 +77,3 @@ def spread_anchors(positions: np.ndarray, *, size: int, most: int) -> list[int]:
 def as_loader(regions: Regions, sampler: Sampler[int] | list[int], *, workers: int) -> DataLoader[Region]:
     """One region a batch."""
     return DataLoader(regions, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
-
-
-def network_unit(probe: np.ndarray, probe_norm: float) -> Tensor:
-    """A probe in network units: power (N/2)² for a probe of the training probe's norm."""
-    return torch.as_tensor(probe, dtype=torch.complex64) * (probe.shape[-1] / 2 / probe_norm)

@@ -27,7 +27,7 @@ from ptycho_torch.physics.probe import masked_probe
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
-from ptycho_torch.training.regions import Anchors, Regions, as_loader, network_unit, spread_anchors
+from ptycho_torch.training.regions import Anchors, Regions, as_loader, spread_anchors
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -156,7 +156,7 @@ def _regions(scan: Scan, indices: np.ndarray, scale: IntensityScale, config: Tra
     return Regions(
         scan,
         indices,
-        network_unit(scan.probe, scale.probe_norm),
+        torch.as_tensor(scale.in_photons(scan.probe)),
         size=size,
         group_size=group_size if config.network == "cnn" else 1,
         mean_photons=scan.mean_photons(indices),
