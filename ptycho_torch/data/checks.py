@@ -10,16 +10,10 @@ from ptycho_torch.data.patterns import chunks
 from ptycho_torch.types import Domain
 
 SMALLEST_N = 16
-
-
 ROUNDING = 2 * float(np.finfo(np.float32).eps)
 """Relative error of the square of a single-precision number."""
-
-
 LARGEST_TELLING = 0.05 / ROUNDING
 """Above this, the square of a single-precision number doesn't tell whether it is meant to be whole."""
-
-
 SAME_POWER = 4.0
 """Patterns and probe count the same photons when they agree within this factor."""
 

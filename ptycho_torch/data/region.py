@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -159,12 +159,18 @@ class Region:
         """The canvas of the uniform object that predicts the mean photons, complex64 `[H, W]`."""
         return torch.full(self.shape, self.uniform_transmission, dtype=torch.complex64, device=self.device)
 
+    def total(self, what: Callable[[Batch], Tensor], subset: int | None = None) -> Tensor:
+        """Σ over the batches, of all patterns or of one subset, of a tensor that is worked out from each."""
+        total: Tensor | None = None
+        for batch in self.batches(subset):
+            part = what(batch)
+            total = part if total is None else total + part
+        assert total is not None  # a region holds patterns
+        return total
+
     def illumination(self, subset: int | None = None) -> Tensor:
         """Photons that reached each canvas pixel on a flat object of one, Σ_j Σ_m |P_m(r − r_j)|²: float32 `[H, W]`."""
-        total = torch.zeros(self.shape, device=self.device)
-        for batch in self.batches(subset):
-            total += place_whole(illumination(batch.probe), batch.corners, self.shape)
-        return total
+        return self.total(lambda batch: place_whole(illumination(batch.probe), batch.corners, self.shape), subset)
 
 
 def _handy_side(least: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,11 +139,10 @@ def _unrest(power: Tensor) -> Tensor:
 
 
 def gradient_of(obj: Tensor, region: Region, subset: int, **options: Any) -> Tensor:
-    """The likelihood gradient of one subset of a region's patterns, summed batch by batch; see there for `options`."""
-    parts = (
-        region.forward.gradient(obj, batch, batch.amplitude, batch.valid, **options) for batch in region.batches(subset)
+    """The likelihood gradient of one subset of a region's patterns; see `likelihood_gradient` for `options`."""
+    return region.total(
+        lambda batch: region.forward.gradient(obj, batch, batch.amplitude, batch.valid, **options), subset
     )
-    return functools.reduce(torch.add, parts)
 
 
 def likeliest_share(region: Region, obj: Tensor, move: Tensor) -> Tensor:

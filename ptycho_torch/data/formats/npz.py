@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ptycho_torch.data.patterns import mapped
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import atomic_path, sha256_of
@@ -146,7 +147,7 @@ class _Members:
             known["nominal_positions"] = self._coordinates("ycoords_start", "xcoords_start")
         if "scan_index" in self.keys and (scans := len(np.unique(self._numbers("scan_index")))) > 1:
             self.notes.append(f"scan_index names {scans} scans: they are taken as one scan of one object")
-        patterns = _as_stack(self._array(next(key for key in PATTERN_KEYS if key in self.keys)), len(positions))
+        patterns = _as_stack(self._patterns(next(key for key in PATTERN_KEYS if key in self.keys)), len(positions))
         known |= {"source": self.path, "digest": sha256_of(self.path), "notes": tuple(self.notes)}
         return Scan.from_arrays(patterns, positions, **known)
 
@@ -163,10 +164,21 @@ class _Members:
             with self.archive.open(f"{key}.npy") as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
         except DAMAGED as error:
-            if "Object arrays" in str(error):
-                raise DataError(f"{self.path}: {key} is a pickled object, which is never run: store numbers") from None
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"{self.path}: {key} is cut short or damaged ({reason}): copy the file again") from None
+            raise self._damaged(key, error) from None
+
+    def _patterns(self, key: str) -> np.ndarray:
+        """The patterns; those of a large, uncompressed file stay in it and are read a slice at a time."""
+        try:
+            stored = mapped(self.path, self.archive.getinfo(f"{key}.npy"))
+        except DAMAGED as error:
+            raise self._damaged(key, error) from None
+        return self._array(key) if stored is None else stored
+
+    def _damaged(self, key: str, error: Exception) -> DataError:
+        if "Object arrays" in str(error):
+            return DataError(f"{self.path}: {key} is a pickled object, which is never run: store numbers")
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return DataError(f"{self.path}: {key} is cut short or damaged ({reason}): copy the file again")
 
     def _numbers(self, key: str) -> np.ndarray:
         values = self._array(key)
