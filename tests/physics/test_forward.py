@@ -43,6 +43,7 @@ def test_counts_are_the_photons_behind_the_object_and_modes_add(propagator: Prop
     counts = forward.counts(obj, at)
     behind = (forward.patches(obj, at)[:, None] * at.probe).abs().square().sum((1, 2, 3))
     assert counts.shape == (4, n, n) and torch.allclose(counts.sum((-2, -1)), behind)
+    assert torch.allclose(forward.counts_behind(forward.patches(obj, at), at.probe), counts)
     alone = [forward.counts(obj, Exposure(at.probe[:, m : m + 1], at.corners)) for m in range(3)]
     assert torch.allclose(torch.stack(alone).sum(0), counts)
     assert torch.allclose(forward.counts((2 - 1j) * obj, at), 5 * counts)
