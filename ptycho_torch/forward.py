@@ -9,8 +9,9 @@ is not the plain far field is said here, once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
 from ptycho_torch.physics.optics import detector_intensity, exit_wave
@@ -20,15 +21,16 @@ from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 from ptycho_torch.physics.sweep import exit_wave_correction, likelihood_gradient
 
 
+@runtime_checkable
 class Exposed(Protocol):
     """Which part of the object some patterns saw, and by which light; a `Batch` is one."""
 
     @property
-    def probe(self) -> Tensor:
+    def probe(self) -> Complex[Tensor, "#b mode n n"]:
         """Complex `[b or 1, mode, N, N]`, √photons, as each pattern saw it."""
 
     @property
-    def corners(self) -> Tensor:
+    def corners(self) -> Int64[Tensor, "b 2"]:
         """int64 `[b, 2]`, object index of each patch's first pixel."""
 
 
@@ -36,12 +38,18 @@ class Exposed(Protocol):
 class Exposure:
     """The probe at some positions: whole pixels cut the object, the fraction of a pixel shifts the probe."""
 
-    probe: Tensor  # complex [b, mode, N, N]
-    corners: Tensor  # int64 [b, 2]
-    fraction: Tensor | None = None  # float [b, 2], in [−1/2, 1/2)
+    probe: Complex[Tensor, "#b mode n n"]
+    corners: Int64[Tensor, "b 2"]
+    fraction: Float[Tensor, "b 2"] | None = None  # in [−1/2, 1/2)
 
     @classmethod
-    def of(cls, probe: Tensor, positions: Tensor, *, intensities: Tensor | None = None) -> Exposure:
+    def of(
+        cls,
+        probe: Complex[Tensor, "mode n n"],
+        positions: Float[Tensor, "b 2"],
+        *,
+        intensities: Float[Tensor, " b"] | None = None,
+    ) -> Exposure:
         """A probe `[mode, N, N]` at positions `[b, 2]`; `intensities` `[b]` multiply the counts of each pattern."""
         whole, fraction = split_positions(positions)
         shifted = shift_probe(probe, fraction)
@@ -56,28 +64,46 @@ class Forward:
 
     propagator: Propagator = FAR_FIELD
 
-    def patches(self, obj: Tensor, at: Exposed) -> Tensor:
+    def patches(self, obj: Complex[Tensor, "H W"], at: Exposed) -> Complex[Tensor, "b n n"]:
         """The parts of the object `[H, W]` that the patterns saw, `[b, N, N]`."""
         return extract_whole(obj, at.corners, at.probe.shape[-1])
 
-    def waves(self, obj: Tensor, at: Exposed) -> Tensor:
+    def waves(self, obj: Complex[Tensor, "H W"], at: Exposed) -> Complex[Tensor, "b mode n n"]:
         """The waves on the detector, Ψ_m = propagate(P_m · O_j), `[b, mode, N, N]`, √photons."""
         return self.propagator.forward(exit_wave(self.patches(obj, at), at.probe))
 
-    def counts(self, obj: Tensor, at: Exposed) -> Tensor:
+    def counts(self, obj: Complex[Tensor, "H W"], at: Exposed) -> Float[Tensor, "b n n"]:
         """The expected counts, I = Σ_m |Ψ_m|², `[b, N, N]`, photons."""
         return detector_intensity(self.waves(obj, at))
 
-    def empty_beam(self, probe: Tensor) -> Tensor:
+    def counts_behind(
+        self, patches: Complex[Tensor, "b n n"], probe: Complex[Tensor, "#b mode n n"]
+    ) -> Float[Tensor, "b n n"]:
+        """The expected counts behind patches that are cut already, Σ_m |propagate(P_m · O_j)|², `[b, N, N]`, photons."""
+        return detector_intensity(self.propagator.forward(exit_wave(patches, probe)))
+
+    def empty_beam(self, probe: Complex[Tensor, "*batch mode n n"]) -> Float[Tensor, "*batch n n"]:
         """The expected counts through an object of one, Σ_m |propagate(P_m)|², `[N, N]`, photons."""
         return detector_intensity(self.propagator.forward(probe))
 
-    def gradient(self, obj: Tensor, at: Exposed, amplitude: Tensor, valid: Tensor, **options: Any) -> Tensor:
+    def gradient(
+        self,
+        obj: Complex[Tensor, "H W"],
+        at: Exposed,
+        amplitude: Float[Tensor, "b n n"],
+        valid: Bool[Tensor, "... n n"],
+        **options: Any,
+    ) -> Complex[Tensor, "H W"]:
         """The steepest-descent direction of the likelihood on the object, `[H, W]`: see `likelihood_gradient`."""
         return likelihood_gradient(obj, at.probe, at.corners, amplitude, valid, propagator=self.propagator, **options)
 
     def correction(
-        self, patches: Tensor, probe: Tensor, amplitude: Tensor, valid: Tensor, **options: Any
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        patches: Complex[Tensor, "b n n"],
+        probe: Complex[Tensor, "#b mode n n"],
+        amplitude: Float[Tensor, "b n n"],
+        valid: Bool[Tensor, "... n n"],
+        **options: Any,
+    ) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
         """What the counts ask of each exit wave, and each pattern's intensity: see `exit_wave_correction`."""
         return exit_wave_correction(probe, patches, amplitude, valid, propagator=self.propagator, **options)

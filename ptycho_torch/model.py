@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.physics.likelihood import LIKELIHOODS, total_variation
-from ptycho_torch.physics.optics import detector_intensity, exit_wave
 from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.scale import gauge_prior
 
@@ -39,8 +38,7 @@ class PtychoModel(nn.Module):
 
     def counts(self, patches: Tensor, batch: Batch, region: Region) -> Tensor:
         """Expected counts `[b, N, N]` [photons] of the patterns of a batch."""
-        probe = batch.probe * self._probe_factor()
-        return detector_intensity(region.forward.propagator.forward(exit_wave(patches, probe)))
+        return region.forward.counts_behind(patches, batch.probe * self._probe_factor())
 
     def _probe_factor(self) -> Tensor:
         """s/s₀, one where the scale is not learned."""

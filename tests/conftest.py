@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,24 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from ptycho_torch.cli import main
+
+CHECKED = ("ptycho_torch.physics", "ptycho_torch.forward")
+"""Modules whose signatures say shapes, which `--check-shapes` checks at every call."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--check-shapes", action="store_true", help="check all shapes and types in the signatures of the physics"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--check-shapes"):
+        from jaxtyping import install_import_hook
+
+        if early := [name for name in sys.modules if name.startswith(CHECKED)]:
+            raise pytest.UsageError(f"--check-shapes: {early[0]} was imported before its shapes could be checked")
+        install_import_hook(CHECKED, "beartype.beartype")
 
 
 def run(*words: object) -> int:

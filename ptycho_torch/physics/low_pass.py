@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 DETAIL_PX = 2.0
@@ -15,7 +16,7 @@ DARKEST = 1e-3
 """Power, of the largest, below which a slow factor becomes that of all pixels."""
 
 
-def slow_part(pictures: Tensor) -> Tensor:
+def slow_part(pictures: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
     """Complex pictures `[…, H, W]` on a periodic canvas, blurred by a Gaussian with a standard deviation of 2 px.
 
     Photon noise covers details long before it covers the slow parts of an object, which many photons have seen.
@@ -25,7 +26,9 @@ def slow_part(pictures: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.fft2(pictures) * blur)
 
 
-def slowly_refined(first: Tensor, last: Tensor, light: Tensor) -> Tensor:
+def slowly_refined(
+    first: Complex[Tensor, "H W"], last: Complex[Tensor, "H W"], light: Float[Tensor, "H W"]
+) -> Complex[Tensor, "H W"]:
     """The details of the object `first`, the slow parts of `last`: complex64 `[H, W]`.
 
     `first` times the slow factor that brings it nearest to `last`,

@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float, Inexact, Int64
 from torch import Tensor
 
 
-def split_positions(positions: Tensor) -> tuple[Tensor, Tensor]:
+def split_positions(positions: Float[Tensor, "b 2"]) -> tuple[Int64[Tensor, "b 2"], Float[Tensor, "b 2"]]:
     """Whole pixels (int64) and the fraction in [−1/2, 1/2) that is left, positions = whole + fraction."""
     whole = torch.floor(positions + 0.5)
     return whole.to(torch.int64), positions - whole
 
 
-def extract(obj: Tensor, positions: Tensor, n: int) -> Tensor:
+def extract(obj: Inexact[Tensor, "H W"], positions: Float[Tensor, "b 2"], n: int) -> Inexact[Tensor, "b {n} {n}"]:
     """The object seen through an n × n window at each position: `[H, W]`, `[b, 2]` → `[b, n, n]`; zero outside.
 
     o_j(r) = Σ_corners w(corner) · O(corner_j + r), bilinear in the fraction of a pixel; a plane is cut exactly.
@@ -32,7 +33,9 @@ def extract(obj: Tensor, positions: Tensor, n: int) -> Tensor:
     return (1 - x) * rows[:, :, :-1] + x * rows[:, :, 1:]
 
 
-def place(patches: Tensor, positions: Tensor, shape: tuple[int, int]) -> Tensor:
+def place(
+    patches: Inexact[Tensor, "b n n"], positions: Float[Tensor, "b 2"], shape: tuple[int, int]
+) -> Inexact[Tensor, "{shape[0]} {shape[1]}"]:
     """The sum of all patches laid at their positions on a canvas of `shape`: the adjoint of `extract`.
 
     ⟨extract(O), p⟩ = ⟨O, place(p)⟩ for every O and p; what falls outside the canvas is dropped.
@@ -48,7 +51,12 @@ def place(patches: Tensor, positions: Tensor, shape: tuple[int, int]) -> Tensor:
     return place_whole(wide, corners, shape)
 
 
-def merge_overlaps(patches: Tensor, positions: Tensor, shape: tuple[int, int], weight: Tensor) -> Tensor:
+def merge_overlaps(
+    patches: Inexact[Tensor, "b n n"],
+    positions: Float[Tensor, "b 2"],
+    shape: tuple[int, int],
+    weight: Float[Tensor, "n n"],
+) -> Inexact[Tensor, "{shape[0]} {shape[1]}"]:
     """The overlap constraint: one object that all patches share, the weighted mean of what they say of each pixel.
 
     O(r) = Σ_j w(r − r_j) p_j(r − r_j) / Σ_j w(r − r_j), `weight` `[n, n]` ≥ 0 (illumination, or ones);
@@ -59,7 +67,7 @@ def merge_overlaps(patches: Tensor, positions: Tensor, shape: tuple[int, int], w
     return torch.where(total > 0, summed / total.clamp_min(torch.finfo(total.dtype).tiny), torch.zeros_like(summed))
 
 
-def extract_whole(obj: Tensor, corners: Tensor, n: int) -> Tensor:
+def extract_whole(obj: Inexact[Tensor, "H W"], corners: Int64[Tensor, "b 2"], n: int) -> Inexact[Tensor, "b {n} {n}"]:
     """Exact copies of n × n windows whose first pixel lies at `corners` (int64 `[b, 2]`); zero outside."""
     before, after = _overhang(corners, n, obj.shape)
     if any(before) or any(after):
@@ -68,7 +76,9 @@ def extract_whole(obj: Tensor, corners: Tensor, n: int) -> Tensor:
     return _Cut.apply(obj, corners, n)
 
 
-def place_whole(patches: Tensor, corners: Tensor, shape: tuple[int, int]) -> Tensor:
+def place_whole(
+    patches: Inexact[Tensor, "b n n"], corners: Int64[Tensor, "b 2"], shape: tuple[int, int]
+) -> Inexact[Tensor, "{shape[0]} {shape[1]}"]:
     """The sum of patches whose first pixel lies at `corners`, the adjoint of `extract_whole`."""
     before, after = _overhang(corners, patches.shape[-1], shape)
     wide = (shape[0] + before[0] + after[0], shape[1] + before[1] + after[1])

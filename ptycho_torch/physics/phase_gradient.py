@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,7 +23,9 @@ DARKEST = 1e-5
 """Least weight, of the largest, in the fit of the phase: where no pattern lies the phase just goes on."""
 
 
-def shift_sums(predicted: Tensor, measured: Tensor, valid: Tensor) -> Tensor:
+def shift_sums(
+    predicted: Float[Tensor, "b n n"], measured: Float[Tensor, "b n n"], valid: Float[Tensor, "... n n"]
+) -> Float[Tensor, "b 17"]:
     """What `pattern_shifts` needs to know of each pattern, `[b, 17]`.
 
     predicted, measured: amplitudes √I and √n `[b, N, N]`, centred; valid float `[N, N]`, or one for each pattern.
@@ -47,7 +50,7 @@ def shift_sums(predicted: Tensor, measured: Tensor, valid: Tensor) -> Tensor:
     return torch.cat([table.flatten(1) for table in tables], 1)
 
 
-def pattern_shifts(sums: Tensor) -> tuple[Tensor, Tensor]:
+def pattern_shifts(sums: Float[Tensor, "b 17"]) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"]]:
     """How far measured patterns lie from predicted ones, (y, x) in detector pixels: two estimates `[b, 2]`.
 
     The first is the shift that best explains √n − √I to first order, H⁻¹b with b = −Σ (√n − √I)·∂√I and
@@ -62,12 +65,17 @@ def pattern_shifts(sums: Tensor) -> tuple[Tensor, Tensor]:
     return near, _centroid(there) - _centroid(here)
 
 
-def unexplained(sums: Tensor) -> Tensor:
+def unexplained(sums: Float[Tensor, "b 17"]) -> Float[Tensor, ""]:
     """R² = Σ (√n − √I)² / Σ n over all patterns of these `shift_sums`: what is left of the misfit, 0 … about 1."""
     return sums[:, 0].sum() / sums[:, 9].sum().clamp_min(1e-30)
 
 
-def slow_phase(sums: Tensor, positions: Tensor, probe: Tensor, shape: tuple[int, int]) -> Tensor:
+def slow_phase(
+    sums: Float[Tensor, "b 17"],
+    positions: Float[Tensor, "b 2"],
+    probe: Complex[Tensor, "mode n n"],
+    shape: tuple[int, int],
+) -> Float[Tensor, "{shape[0]} {shape[1]}"]:
     """The phase [rad] on a canvas of `shape` whose gradient fits the shifts of all patterns, float32 `[H, W]`.
 
     φ = argmin Σ_r I(r) |∇φ(r) − g(r)|², g = Σ_j |P(r − r_j)|² a_j / I(r), I = Σ_j |P(r − r_j)|², on cells of a few

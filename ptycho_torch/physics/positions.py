@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
 from ptycho_torch.physics.optics import detector_intensity, exit_wave
@@ -14,8 +15,13 @@ SOFTENING = 0.1
 
 
 def position_step(
-    probe: Tensor, patches: Tensor, amplitude: Tensor, valid: Tensor, *, propagator: Propagator = FAR_FIELD
-) -> Tensor:
+    probe: Complex[Tensor, "#b mode n n"],
+    patches: Complex[Tensor, "b n n"],
+    amplitude: Float[Tensor, "b n n"],
+    valid: Bool[Tensor, "... n n"],
+    *,
+    propagator: Propagator = FAR_FIELD,
+) -> Float[Tensor, "b 2"]:
     """The Gauss–Newton move of each position (y, x) [px], `[b, 2]`, by the Poisson likelihood of its pattern.
 
     δ = H⁻¹ Σ J (n − I) / 2√Ĩ, H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √Ĩ, Ĩ = I + s·⟨n⟩, over measured pixels, F the
@@ -51,15 +57,15 @@ def _slopes(probe: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_offset(
-    obj: Tensor,
-    probe: Tensor,
-    corners: Tensor,
-    amplitude: Tensor,
-    valid: Tensor,
+    obj: Complex[Tensor, "H W"],
+    probe: Complex[Tensor, "#b mode n n"],
+    corners: Int64[Tensor, "b 2"],
+    amplitude: Float[Tensor, "b n n"],
+    valid: Bool[Tensor, "... n n"],
     *,
     radius: int,
     propagator: Propagator = FAR_FIELD,
-) -> Tensor:
+) -> Int64[Tensor, "b 2"]:
     """Which of nine whole-pixel offsets, 0 or ±`radius` in y and x, explains each pattern best, int64 `[b, 2]`.
 
     The one of least Σ(√I − √n)²; a window that would leave the canvas stays at its rim. Arguments as for
@@ -76,13 +82,15 @@ def best_offset(
     return offsets[torch.stack(misfits).argmin(0)]
 
 
-def affine_moves(start: Tensor, moved: Tensor) -> Tensor:
+def affine_moves(start: Float[Tensor, "b 2"], moved: Float[Tensor, "b 2"]) -> Float[Tensor, "b 2"]:
     """Where the affine map that fits the moves best, in least squares, takes every position `[n, 2]`."""
     centre, matrix, shift = affine_fit(start, moved)
     return (start - centre) @ matrix + shift
 
 
-def affine_fit(positions: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def affine_fit(
+    positions: Float[Tensor, "b 2"], values: Float[Tensor, "b 2"]
+) -> tuple[Float[Tensor, " 2"], Float[Tensor, "2 2"], Float[Tensor, " 2"]]:
     """c = ⟨r_j⟩, A `[2, 2]`, b `[2]` of the affine map (r − c) A + b nearest to the values `[n, 2]` at `positions`."""
     centre = positions.mean(0)
     design = torch.cat([positions - centre, torch.ones_like(positions[:, :1])], 1)

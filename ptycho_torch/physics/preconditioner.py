@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ptycho_torch.physics.optics import detector_intensity, far_field, inverse_far_field
@@ -22,7 +23,7 @@ WIDEN = 1.5
 """The wave number of equal visibility is taken this much lower than for a flat object."""
 
 
-def spot_width_px(probe: Tensor) -> float:
+def spot_width_px(probe: Complex[Tensor, "mode n n"]) -> float:
     """Root-mean-square width a [px, one axis] of the spot F⁻¹|Ψ| that the flat object's diffraction amplitude makes.
 
     a² = Σ r²|s(r)|² / (2 Σ|s(r)|²) = ⟨|∂|Ψ|/∂k|²⟩: how strongly a tilt of the exit wave changes the amplitude.
@@ -34,7 +35,9 @@ def spot_width_px(probe: Tensor) -> float:
     return math.sqrt(float((radius_squared * spot).sum() / (2 * spot.sum())))
 
 
-def slow_phase_lift(probe: Tensor, shape: tuple[int, int]) -> Tensor:
+def slow_phase_lift(
+    probe: Complex[Tensor, "mode n n"], shape: tuple[int, int]
+) -> Float[Tensor, "{shape[0]} {shape[1]//2+1}"]:
     """The factor F(q) − 1 by which slow phase waves are lifted, for the half-spectrum of a canvas, `[H, W//2+1]`.
 
     1/F = q²/(q² + q_c²) + 1/10, the visibility above bounded from below; q_c² = 1/(2 a²) is where both kinds are
@@ -47,7 +50,9 @@ def slow_phase_lift(probe: Tensor, shape: tuple[int, int]) -> Tensor:
     return (1 / (squared / (squared + cut**2) + 1 / MOST) - 1).clamp_min(0)
 
 
-def lift_slow_phase(direction: Tensor, obj: Tensor, lift: Tensor, *, unit: float) -> Tensor:
+def lift_slow_phase(
+    direction: Complex[Tensor, "H W"], obj: Complex[Tensor, "H W"], lift: Float[Tensor, "H W//2+1"], *, unit: float
+) -> Complex[Tensor, "H W"]:
     """A descent direction whose slow phase part is lifted: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05 u²).
 
     What d does to the amplitude of O, and fine detail, stay as they are; the `unit` u is the object's usual amplitude.

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ptycho_torch.physics.optics import inverse_far_field
 
 
-def probe_power(probe: Tensor) -> Tensor:
+def probe_power(probe: Complex[Tensor, "mode n n"]) -> Float[Tensor, ""]:
     """Photons on a fully transparent object, Σ_m Σ_r |P_m(r)|²; probe complex `[mode, N, N]` in √photons."""
     return probe.real.square().sum() + probe.imag.square().sum()
 
 
-def illumination(probe: Tensor) -> Tensor:
+def illumination(probe: Complex[Tensor, "*batch mode n n"]) -> Float[Tensor, "*batch n n"]:
     """Photons on each probe pixel, Σ_m |P_m(r)|²: `[..., mode, N, N]` → `[..., N, N]`."""
     return (probe.real.square() + probe.imag.square()).sum(-3)
 
 
-def probe_radius(probe: Tensor) -> float:
+def probe_radius(probe: Complex[Tensor, "mode n n"]) -> float:
     """Root mean square distance of a probe's light from its middle [px]: r² = Σ I |r − ⟨r⟩|² / Σ I."""
     light = illumination(probe).double()
     light = light / light.sum()
@@ -31,7 +32,7 @@ def probe_radius(probe: Tensor) -> float:
     return math.sqrt(max(variance, 0.0))
 
 
-def shift_probe(probe: Tensor, fraction: Tensor) -> Tensor:
+def shift_probe(probe: Complex[Tensor, "mode n n"], fraction: Float[Tensor, "b 2"]) -> Complex[Tensor, "b mode n n"]:
     """The probe moved by a fraction of a pixel for each pattern: `[mode, N, N]`, `[b, 2]` → `[b, mode, N, N]`.
 
     P(r − f) = F⁻¹[ F[P](k) · exp(−2πi k·f/N) ], exact for a band-limited probe that is dark at the array's rim;
@@ -43,7 +44,7 @@ def shift_probe(probe: Tensor, fraction: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.fft2(probe) * _shift_factors(fraction, probe))
 
 
-def gather_shifted(waves: Tensor, fraction: Tensor) -> Tensor:
+def gather_shifted(waves: Complex[Tensor, "b mode n n"], fraction: Float[Tensor, "b 2"]) -> Complex[Tensor, "mode n n"]:
     """The sum over patterns of waves moved back, `[b, mode, N, N]`, `[b, 2]` → `[mode, N, N]`: `shift_probe`'s adjoint.
 
     ⟨shift_probe(P, f), W⟩ = ⟨P, gather_shifted(W, f)⟩ for every P and W.
@@ -54,7 +55,7 @@ def gather_shifted(waves: Tensor, fraction: Tensor) -> Tensor:
     return torch.fft.ifft2(spectra.sum(0))
 
 
-def orthogonal_modes(probe: Tensor) -> Tensor:
+def orthogonal_modes(probe: Complex[Tensor, "mode n n"]) -> Complex[Tensor, "mode mode"]:
     """The unitary `[mode, mode]` that turns modes into orthogonal ones, strongest first: `unitary @ modes`.
 
     Incoherent modes are defined up to a unitary mixture, |F P|² summed over them stays as it is. Source: the
@@ -66,7 +67,9 @@ def orthogonal_modes(probe: Tensor) -> Tensor:
     return vectors.flip(1).conj().mT
 
 
-def with_more_modes(probe: Tensor, count: int, *, power: float = 0.05) -> Tensor:
+def with_more_modes(
+    probe: Complex[Tensor, "mode n n"], count: int, *, power: float = 0.05
+) -> Complex[Tensor, "{max(count,len(probe))} n n"]:
     """The probe with modes added up to `count`: its first one times x, y, x², xy, …, orthogonal, of `power` each.
 
     `power` is in units of the whole; the total stays. Modes that are there already stay in front.
@@ -105,7 +108,7 @@ def _shift_factor(fraction: Tensor, n: int, real: torch.dtype, device: torch.dev
     return factor.to(torch.complex64 if real == torch.float32 else torch.complex128)
 
 
-def guess_probe(mean_counts: Tensor, *, width: float = 0.0) -> Tensor:
+def guess_probe(mean_counts: Float[Tensor, "n n"], *, width: float = 0.0) -> Complex[Tensor, "1 n n"]:
     """A first probe, complex64 `[1, N, N]`, from the mean pattern: its amplitude √⟨I⟩ as the aperture, out of focus.
 
     P = F⁻¹[√⟨I⟩·exp(i c f²)], f in cycles/px, c = π·width·N/(2 f_a), f_a² = 2⟨f²⟩ the radius of a disk with the mean
@@ -121,7 +124,7 @@ def guess_probe(mean_counts: Tensor, *, width: float = 0.0) -> Tensor:
     return inverse_far_field(torch.polar(amplitude, phase.to(amplitude.dtype))).unsqueeze(0)
 
 
-def circular_mask(n: int, *, diameter: float, sigma: float) -> Tensor:
+def circular_mask(n: int, *, diameter: float, sigma: float) -> Float[Tensor, "{n} {n}"]:
     """A disk of `diameter` px around index N//2, 1 inside and 0 outside, its edge `sigma` px soft: float32 `[n, n]`."""
     reach = torch.arange(n, dtype=torch.float32) - n // 2
     radius = torch.hypot(reach[:, None], reach[None, :])
@@ -129,6 +132,6 @@ def circular_mask(n: int, *, diameter: float, sigma: float) -> Tensor:
     return 0.5 * (1 + torch.erf(edge / 2**0.5))
 
 
-def masked_probe(probe: Tensor, *, diameter: float, sigma: float) -> Tensor:
+def masked_probe(probe: Complex[Tensor, "mode n n"], *, diameter: float, sigma: float) -> Complex[Tensor, "mode n n"]:
     """The probe `[mode, N, N]` cut to a soft disk around its centre."""
     return probe * circular_mask(probe.shape[-1], diameter=diameter, sigma=sigma).to(probe.real.dtype)

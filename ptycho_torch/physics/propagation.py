@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Complex
 from torch import Tensor
 
 from ptycho_torch.physics.optics import far_field, inverse_far_field, is_even_square, sign_board
 
 
+@runtime_checkable
 class Propagator(Protocol):
     """A unitary propagation of waves, complex `[..., N, N]` in √photons, over the last two axes."""
 
@@ -30,19 +32,19 @@ class Propagator(Protocol):
     def shifts_with_phase_ramps(self) -> bool:
         """Whether a phase ramp on the exit wave moves its pattern rigidly over the detector, as in the far field."""
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The wave on the detector."""
 
-    def adjoint(self, wave: Tensor) -> Tensor:
+    def adjoint(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The wave at the object that makes this wave on the detector: ⟨forward(ψ), φ⟩ = ⟨ψ, adjoint(φ)⟩."""
 
-    def prepared(self, probe: Tensor) -> Tensor:
+    def prepared(self, probe: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The probe `[..., N, N]` in the form that `apply` expects in the exit wave: times a sign for each pixel."""
 
-    def apply(self, wave: Tensor) -> Tensor:
+    def apply(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The detector wave of a prepared exit wave, up to a fixed phase of each detector pixel."""
 
-    def apply_adjoint(self, wave: Tensor) -> Tensor:
+    def apply_adjoint(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """Undoes `apply`."""
 
 
@@ -58,25 +60,25 @@ class FarField:
     def shifts_with_phase_ramps(self) -> bool:
         return True
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """Ψ(k) = 1/N Σ_r ψ(r) exp(−2πi k·r/N), see `far_field`."""
         return far_field(wave)
 
-    def adjoint(self, wave: Tensor) -> Tensor:
+    def adjoint(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """See `inverse_far_field`."""
         return inverse_far_field(wave)
 
-    def prepared(self, probe: Tensor) -> Tensor:
+    def prepared(self, probe: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """P · (−1)^(y+x) for even squares."""
         if not is_even_square(probe):
             return probe
         return probe * sign_board(*probe.shape[-2:], device=probe.device)
 
-    def apply(self, wave: Tensor) -> Tensor:
+    def apply(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The discrete Fourier transform, unitary."""
         return torch.fft.fft2(wave, norm="ortho") if is_even_square(wave) else far_field(wave)
 
-    def apply_adjoint(self, wave: Tensor) -> Tensor:
+    def apply_adjoint(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The inverse discrete Fourier transform, unitary."""
         return torch.fft.ifft2(wave, norm="ortho") if is_even_square(wave) else inverse_far_field(wave)
 
@@ -97,23 +99,23 @@ class NearField:
     def shifts_with_phase_ramps(self) -> bool:
         return False
 
-    def forward(self, wave: Tensor) -> Tensor:
+    def forward(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """F⁻¹[F[ψ] · exp(−iπ f_px² / Fr)]."""
         return torch.fft.ifft2(torch.fft.fft2(wave) * self._kernel(wave))
 
-    def adjoint(self, wave: Tensor) -> Tensor:
+    def adjoint(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """F⁻¹[F[φ] · exp(+iπ f_px² / Fr)]."""
         return torch.fft.ifft2(torch.fft.fft2(wave) * self._kernel(wave).conj())
 
-    def prepared(self, probe: Tensor) -> Tensor:
+    def prepared(self, probe: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The probe as it is."""
         return probe
 
-    def apply(self, wave: Tensor) -> Tensor:
+    def apply(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """`forward`."""
         return self.forward(wave)
 
-    def apply_adjoint(self, wave: Tensor) -> Tensor:
+    def apply_adjoint(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """`adjoint`."""
         return self.adjoint(wave)
 

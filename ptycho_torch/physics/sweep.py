@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
 from ptycho_torch.physics.patches import extract_whole, place_whole
@@ -24,16 +25,16 @@ SOFTENING = 1e-4
 
 
 def likelihood_gradient(
-    obj: Tensor,
-    probe: Tensor,
-    corners: Tensor,
-    amplitude: Tensor,
-    valid: Tensor,
+    obj: Complex[Tensor, "H W"],
+    probe: Complex[Tensor, "#b mode n n"],
+    corners: Int64[Tensor, "b 2"],
+    amplitude: Float[Tensor, "b n n"],
+    valid: Bool[Tensor, "... n n"],
     *,
     propagator: Propagator = FAR_FIELD,
-    background: Tensor | None = None,
+    background: Float[Tensor, ""] | None = None,
     shifts: list[Tensor] | None = None,
-) -> Tensor:
+) -> Complex[Tensor, "H W"]:
     """The steepest-descent direction of a likelihood of the counts on the object canvas, complex `[H, W]`.
 
     That of the amplitudes, ½ Σ (√n − |Ψ|)²; with a `background` b that of Poisson, ¼ Σ (I − (n + β) ln(I + β)), where
@@ -103,16 +104,16 @@ def _step(ratio: Tensor, valid: Tensor, background: Tensor | None) -> Tensor:
 
 
 def exit_wave_correction(
-    probe: Tensor,
-    patches: Tensor,
-    amplitude: Tensor,
-    valid: Tensor,
+    probe: Complex[Tensor, "#b mode n n"],
+    patches: Complex[Tensor, "b n n"],
+    amplitude: Float[Tensor, "b n n"],
+    valid: Bool[Tensor, "... n n"],
     *,
     propagator: Propagator = FAR_FIELD,
     likelihood: str = "poisson",
     background: float = 0.0,
     shifts: list[Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
     """What the counts ask of each exit wave, χ_m = adjoint[Ψ_m·w], and each pattern's intensity Σ_valid I.
 
     w = √n/√I − 1 for the `amplitude` likelihood ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for the `poisson` one,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,7 +17,9 @@ FAINT = 1e-3
 """Where the positions around weigh less than this fraction of the most, the field goes to zero."""
 
 
-def smooth_field(positions: Tensor, moves: Tensor, shape: tuple[int, int], *, sigma: float) -> Tensor:
+def smooth_field(
+    positions: Float[Tensor, "b 2"], moves: Float[Tensor, "b 2"], shape: tuple[int, int], *, sigma: float
+) -> Float[Tensor, "2 {shape[0]} {shape[1]}"]:
     """What the moves `[n, 2]` at positions `[n, 2]` have in common nearby: u(r) (y, x) [px] on a canvas, `[2, H, W]`.
 
     u(r) = Σ_j G(r − r_j) m_j / Σ_j G(r − r_j), G a Gaussian of `sigma` px, on cells of σ / 1.5 px and cubic between
@@ -38,7 +41,9 @@ def smooth_field(positions: Tensor, moves: Tensor, shape: tuple[int, int], *, si
     return fine[0, :, : shape[0], : shape[1]]
 
 
-def affine_field(positions: Tensor, moves: Tensor, shape: tuple[int, int]) -> Tensor:
+def affine_field(
+    positions: Float[Tensor, "b 2"], moves: Float[Tensor, "b 2"], shape: tuple[int, int]
+) -> Float[Tensor, "2 {shape[0]} {shape[1]}"]:
     """The affine u(r) = (r − ⟨r_j⟩) A + b that fits moves `[n, 2]` at positions `[n, 2]` best, `[2, H, W]`."""
     centre, (down, right), shift = affine_fit(positions, moves)
     rows = torch.arange(shape[0], device=positions.device)[:, None] - centre[0]
@@ -47,7 +52,7 @@ def affine_field(positions: Tensor, moves: Tensor, shape: tuple[int, int]) -> Te
     return (along + shift[:, None, None]).float()
 
 
-def carried(obj: Tensor, field: Tensor) -> Tensor:
+def carried(obj: Complex[Tensor, "H W"], field: Float[Tensor, "2 H W"]) -> Complex[Tensor, "H W"]:
     """An object `[H, W]` moved along with a field u `[2, H, W]`: O(r) ← O(r − u(r)), cubic between pixels."""
     height, width = obj.shape
     rows = torch.arange(height, device=obj.device)[:, None] - field[0]
