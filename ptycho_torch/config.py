@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ptycho_torch.types import Domain
+from ptycho_torch.types import Domain, Propagation
 
 
 def setting(default: Any, description: str, *, flags: tuple[str, ...] = (), const: Any = None, **limits: Any) -> Any:
@@ -259,12 +259,12 @@ class SimulateConfig(Config):
     object_kind: Literal["natural", "lines", "dead-leaves", "grf", "siemens"] = setting(
         "natural", "what the object shows", flags=("--object",)
     )
-    probe_kind: Literal["disk", "gaussian", "defocus", "zone-plate", "diffuser"] = setting(
-        "defocus", "the illumination", flags=("--probe",)
+    probe_kind: Literal["disk", "gaussian", "defocus", "zone-plate", "diffuser", "full-field"] | None = setting(
+        None, "the illumination (default: defocus; full-field in the near field, where it is meant)", flags=("--probe",)
     )
     modes: int = setting(1, "incoherent probe modes", ge=1, le=8)
-    scan_path: Literal["raster", "spiral", "random"] = setting(
-        "raster", "order and place of the positions", flags=("--scan",)
+    scan_path: Literal["raster", "spiral", "random"] | None = setting(
+        None, "order and place of the positions (default: raster; spiral in the near field)", flags=("--scan",)
     )
     n: int = setting(64, "detector pixels a side, even", flags=("--n", "-N"), ge=16, multiple_of=2)
     positions: int = setting(1600, "patterns", ge=1)
@@ -273,8 +273,30 @@ class SimulateConfig(Config):
     aspect: float = setting(1.0, "height over width of the scanned field", gt=0)
     photons: float = setting(1e5, "mean photons a pattern", flags=("--photons", "--nphotons"), gt=0)
     noise: bool = setting(True, "Poisson noise")
+    propagation: Propagation = setting("far", "from object to detector: far field (Fraunhofer) or near field (Fresnel)")
+    distance: float | None = setting(
+        None, "near field: effective distance from object to detector [m]", flags=("--distance",), gt=0
+    )
+    wavelength: float | None = setting(
+        None, "near field: wavelength [m] (default: 1e-10)", flags=("--wavelength",), gt=0
+    )
+    pixel_size: float | None = setting(
+        None, "near field: effective pixel [m] (default: 1e-7)", flags=("--pixel-size",), gt=0
+    )
     seed: int = setting(0, "seed of object, positions and noise", ge=0)
     quiet: bool = setting(False, "say nothing but errors")
+
+    @model_validator(mode="after")
+    def _what_each_propagation_needs(self) -> SimulateConfig:
+        lengths = {"--distance": self.distance, "--wavelength": self.wavelength, "--pixel-size": self.pixel_size}
+        given = [flag for flag, value in lengths.items() if value is not None]
+        if self.propagation == "far" and given:
+            raise ValueError(f"{', '.join(given)} without --propagation near: only the near field needs it")
+        if self.propagation == "near" and self.distance is None:
+            raise ValueError("--propagation near needs --distance METRES, 1e-3 for example")
+        if self.propagation == "far" and self.probe_kind == "full-field":
+            raise ValueError("--probe full-field needs --propagation near: far-field probes have a dark rim")
+        return self
 
 
 class DemoConfig(Config):

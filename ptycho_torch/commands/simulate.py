@@ -7,7 +7,7 @@ from pathlib import Path
 from ptycho_torch.config import SimulateConfig
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import UsageError
-from ptycho_torch.simulation import simulate_scan
+from ptycho_torch.simulation import NearFieldGeometry, simulate_scan
 
 
 def simulate(config: SimulateConfig) -> Path:
@@ -15,8 +15,13 @@ def simulate(config: SimulateConfig) -> Path:
     if config.output.suffix != ".npz":
         raise UsageError(f"--output {config.output}: a name that ends in .npz is needed")
     use_available_threads()
-    settings = config.model_dump(exclude={"output", "quiet", "step", "jitter"})
-    scan = simulate_scan(**settings, step_px=config.step, jitter_px=config.jitter)
+    lengths = {"distance", "wavelength", "pixel_size"}
+    settings = config.model_dump(exclude={"output", "quiet", "step", "jitter", "propagation", *lengths})
+    near = None
+    if config.propagation == "near":
+        given = {f"{name}_m": getattr(config, name) for name in lengths if getattr(config, name) is not None}
+        near = NearFieldGeometry(**given)
+    scan = simulate_scan(**settings, step_px=config.step, jitter_px=config.jitter, near=near)
     try:
         scan.save(config.output)
     except OSError as error:

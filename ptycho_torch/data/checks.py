@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from ptycho_torch.data.patterns import chunks
-from ptycho_torch.types import Domain
+from ptycho_torch.types import Domain, Propagation
 
 SMALLEST_N = 16
 ROUNDING = 2 * float(np.finfo(np.float32).eps)
@@ -127,6 +128,20 @@ def problems_of(
     if obj is not None and positions.shape[1:] == (2,):
         problems += _object_problems(obj, positions[: len(patterns)])
     return problems
+
+
+def propagation_problems(propagation: str, **lengths_m: float | None) -> list[str]:
+    """What is wrong with a propagation, or missing: the near field needs all `lengths_m`, finite and above zero."""
+    if propagation not in get_args(Propagation):
+        return [f"propagation is {propagation!r}: far or near is needed"]
+    wrong = [
+        f"{name} is {value}" if value is not None else f"no {name}"
+        for name, value in lengths_m.items()
+        if value is None or not (np.isfinite(value) and value > 0)
+    ]
+    if propagation == "far" or not wrong:
+        return []
+    return [f"near field, but {', '.join(wrong)}: Fresnel propagation needs it, in metres"]
 
 
 def _shape_problems(patterns: np.ndarray) -> list[str]:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ptycho_torch.data.checks import Survey, are_patterns, problems_of
+from ptycho_torch.data.checks import Survey, are_patterns, problems_of, propagation_problems
 from ptycho_torch.data.patterns import chunks
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.types import Domain, Propagation
 
 if TYPE_CHECKING:
     from ptycho_torch.physics.propagation import Propagator
+
+
+FRESNEL_LENGTHS = ("propagation_distance_m", "wavelength_m", "pixel_size_m")
+"""What the near field is computed from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +56,14 @@ class Scan:
         nominal_positions: ArrayLike | None = None,
         valid: ArrayLike | None = None,
         obj: ArrayLike | None = None,
+        propagation: Propagation = "far",
         **known: Any,
     ) -> Scan:
         """A checked scan from patterns [n, N, N] and positions [n, 2] (y, x) in object pixels.
 
         A `probe` [N, N] or [mode, N, N] that is left out is guessed from the mean pattern; a `domain` that is left out
-        is decided by a stated test. `known` are further fields of Scan. Raises DataError with all problems in one line.
+        is decided by a stated test. `propagation` "near" needs `propagation_distance_m`, `wavelength_m` and
+        `pixel_size_m`. `known` are further fields of Scan. Raises DataError with all problems in one line.
         """
         if domain is not None and domain not in get_args(Domain):
             raise UsageError(f"the measurement domain is {domain!r}: counts or amplitude is needed")
@@ -66,6 +72,7 @@ class Scan:
         places = np.asarray(positions, np.float64)
         nominal = places if nominal_positions is None else np.asarray(nominal_positions, np.float64)
         problems = problems_of(stack, places, nominal=nominal, modes=modes, valid=good, obj=obj)
+        problems += propagation_problems(propagation, **{name: known.get(name) for name in FRESNEL_LENGTHS})
         survey = Survey.of(stack, good) if are_patterns(stack, good) else None
         problems += survey.problems() if survey else []
         if domain is None and survey and not survey.problems():
@@ -84,6 +91,7 @@ class Scan:
             valid=good,
             domain=domain,
             obj=None if obj is None else obj.astype(np.complex64),
+            propagation=propagation,
             **known,
         )
         return scan.with_guessed_probe() if modes is None else scan
@@ -98,23 +106,21 @@ class Scan:
 
     @property
     def propagator(self) -> Propagator:
-        """From the exit wave to the detector; DataError where a near field lacks distance, wavelength or pixel."""
+        """From the exit wave to the detector; DataError where a near field lacks distance, wavelength or pixel size."""
         from ptycho_torch.physics.propagation import FAR_FIELD, near_field
 
         if self.propagation == "far":
             return FAR_FIELD
-        known = {
-            "propagation_distance_m": self.propagation_distance_m,
-            "wavelength_m": self.wavelength_m,
-            "pixel_size_m": self.pixel_size_m,
-        }
-        missing = [name for name, value in known.items() if value is None]
-        if missing:
-            raise DataError(
-                f"{self.source}: near field, but no {', no '.join(missing)}: Fresnel propagation needs them"
-            )
-        distance, wavelength, pixel = (float(value) for value in known.values() if value is not None)
+        lengths = {name: getattr(self, name) for name in FRESNEL_LENGTHS}
+        if problems := propagation_problems(self.propagation, **lengths):
+            raise DataError(f"{self.source}: {'; '.join(problems)}")
+        distance, wavelength, pixel = (float(value) for value in lengths.values())
         return near_field(wavelength_m=wavelength, distance_m=distance, pixel_m=pixel)
+
+    @property
+    def fresnel_number(self) -> float | None:
+        """That of one pixel, pixel² / (λ·distance), in the near field; None in the far field."""
+        return getattr(self.propagator, "fresnel_number", None)
 
     def counts(self, index: Any) -> np.ndarray:
         """Photons on each pixel of some patterns, float32 [b, N, N]; 0 on pixels that were not measured."""
@@ -154,12 +160,16 @@ class Scan:
         )
 
     def with_guessed_probe(self) -> Scan:
-        """This scan with a probe made from its mean pattern, marked as a guess."""
+        """This scan with a probe made from its mean pattern, marked as a guess: see `guess_probe`."""
         import torch
 
         from ptycho_torch.physics.probe import guess_probe
 
-        probe = guess_probe(torch.from_numpy(self.mean_counts().astype(np.float32))).numpy().astype(np.complex64)
+        mean = self.mean_counts()
+        if self.propagation == "near":  # a dark pixel would be an edge in the beam
+            mean[~self.valid] = mean[self.valid].mean()
+        counts = torch.from_numpy(mean.astype(np.float32))
+        probe = guess_probe(counts, propagator=self.propagator).numpy().astype(np.complex64)
         note = "no probe is given: it is guessed from the mean pattern, a measured probe gives a better picture"
         origin = "guessed from the mean pattern"
         return replace(self, probe=probe, probe_origin=origin, probe_is_guess=True, notes=(*self.notes, note))
@@ -173,6 +183,11 @@ class Scan:
             "measurement domain": f"{self.domain} ({self.domain_reason})",
             "probe": f"{modes}, {self.probe_origin}",
         }
+        if self.propagation == "near" and self.propagation_distance_m is not None:
+            facts["propagation"] = (
+                f"near field over {self.propagation_distance_m * 1e3:.4g} mm, "
+                f"Fresnel number of a pixel {self.fresnel_number:.4g}"
+            )
         if not self.valid.all():
             facts["pixels not measured"] = str(int((~self.valid).sum()))
         if self.obj is not None:

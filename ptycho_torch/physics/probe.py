@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from ptycho_torch.physics.optics import inverse_far_field
+from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
 
 def probe_power(probe: Complex[Tensor, "mode n n"]) -> Float[Tensor, ""]:
@@ -108,12 +108,16 @@ def _shift_factor(fraction: Tensor, n: int, real: torch.dtype, device: torch.dev
     return factor.to(torch.complex64 if real == torch.float32 else torch.complex128)
 
 
-def guess_probe(mean_counts: Float[Tensor, "n n"], *, width: float = 0.0) -> Complex[Tensor, "1 n n"]:
-    """A first probe, complex64 `[1, N, N]`, from the mean pattern: its amplitude √⟨I⟩ as the aperture, out of focus.
+def guess_probe(
+    mean_counts: Float[Tensor, "n n"], *, width: float = 0.0, propagator: Propagator = FAR_FIELD
+) -> Complex[Tensor, "1 n n"]:
+    """A first probe, complex64 `[1, N, N]`: the wave √⟨I⟩ on the detector, from the mean pattern, propagated back.
 
-    P = F⁻¹[√⟨I⟩·exp(i c f²)], f in cycles/px, c = π·width·N/(2 f_a), f_a² = 2⟨f²⟩ the radius of a disk with the mean
-    pattern's second moment: the cone of light is about width·N px wide, 0 is the sharpest spot that the mean pattern
-    allows. Its power is the mean number of photons a pattern. See `probe_search` for the search of the width.
+    In the near field √⟨I⟩ is the amplitude of the empty beam on the detector: the object averages out. In the far field
+    it is the aperture, and the probe may be out of focus: P = F⁻¹[√⟨I⟩·exp(i c f²)], f in cycles/px, c =
+    π·width·N/(2 f_a), f_a² = 2⟨f²⟩ the radius of a disk with the mean pattern's second moment: the cone of light is
+    about width·N px wide, 0 is the sharpest spot that the mean pattern allows. The probe's power is the mean number of
+    photons a pattern. See `search_probe` for the search of the width.
     """
     amplitude = mean_counts.clamp_min(0).sqrt()
     n = mean_counts.shape[-1]
@@ -121,7 +125,7 @@ def guess_probe(mean_counts: Float[Tensor, "n n"], *, width: float = 0.0) -> Com
     squared = line[:, None].square() + line[None, :].square()
     radius = (2 * (mean_counts * squared).sum() / mean_counts.sum()).sqrt()
     phase = math.pi * width * n / (2 * radius) * squared
-    return inverse_far_field(torch.polar(amplitude, phase.to(amplitude.dtype))).unsqueeze(0)
+    return propagator.adjoint(torch.polar(amplitude, phase.to(amplitude.dtype))).unsqueeze(0)
 
 
 def circular_mask(n: int, *, diameter: float, sigma: float) -> Float[Tensor, "{n} {n}"]:

@@ -5,23 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ptycho_torch.errors import UsageError
 from ptycho_torch.simulation.objects import OBJECTS
-from ptycho_torch.simulation.probes import PROBES, make_probe
+from ptycho_torch.simulation.probes import FULL_FIELD, PROBES, make_probe
 from ptycho_torch.simulation.scan_paths import SCAN_PATHS
+
+if TYPE_CHECKING:
+    from ptycho_torch.physics.propagation import Propagator
 
 MARGIN_PX = 4  # object pixels that no pattern sees, on every side
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class NearFieldGeometry:
+    """What Fresnel propagation needs to know; the pixel is that of the object and, effectively, of the detector."""
+
+    distance_m: float
+    wavelength_m: float = 1e-10
+    pixel_size_m: float = 1e-7
+
+    @property
+    def propagator(self) -> Propagator:
+        """The propagation over this distance."""
+        from ptycho_torch.physics.propagation import near_field
+
+        return near_field(wavelength_m=self.wavelength_m, distance_m=self.distance_m, pixel_m=self.pixel_size_m)
+
+    def longest_m(self, n: int) -> float:
+        """The distance N·pixel²/λ beyond which the finest waves leave a window of n × n and come in on its far side."""
+        return n * self.pixel_size_m**2 / self.wavelength_m
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedScan:
     """Patterns with everything that made them."""
 
-    amplitude: np.ndarray  # float32 [n, N, N], √counts, zero frequency at N//2
+    amplitude: np.ndarray  # float32 [n, N, N], √counts; far field: zero frequency at N//2, near field: natural layout
     positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, where the probe was
     nominal_positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, before jitter
     probe: np.ndarray  # complex64 [mode, N, N], √photons
@@ -30,6 +54,7 @@ class SimulatedScan:
     photons: float  # mean photons a pattern, as requested
     realised_photons: float  # mean photons a pattern, as counted
     seed: int | None = None
+    near: NearFieldGeometry | None = None  # the far field, where there is none
 
     def __len__(self) -> int:
         return len(self.amplitude)
@@ -41,8 +66,9 @@ class SimulatedScan:
         write_scan_npz(path, self.as_npz())
 
     def as_npz(self) -> dict[str, np.ndarray]:
-        """The keys and arrays of the scan NPZ: amplitude domain, positions (x = column, y = row), truth and dose."""
-        return {
+        """The keys and arrays of the scan NPZ: amplitude domain, positions (x = column, y = row), truth, dose, and the
+        geometry of a near field."""
+        arrays = {
             "diff3d": self.amplitude,
             "xcoords": self.positions[:, 1].copy(),
             "ycoords": self.positions[:, 0].copy(),
@@ -57,14 +83,22 @@ class SimulatedScan:
             "measurement_domain": np.array("amplitude"),
             "seed": np.array(-1 if self.seed is None else self.seed, np.int64),
         }
+        if self.near is None:
+            return arrays
+        return arrays | {
+            "propagation": np.array("near"),
+            "propagation_distance_m": np.array(self.near.distance_m, np.float64),
+            "pixel_size_m": np.array(self.near.pixel_size_m, np.float64),
+            "wavelength_m": np.array(self.near.wavelength_m, np.float64),
+        }
 
 
 def simulate_scan(
     *,
     object_kind: str = "natural",
-    probe_kind: str = "defocus",
+    probe_kind: str | None = None,
     modes: int = 1,
-    scan_path: str = "raster",
+    scan_path: str | None = None,
     n: int = 64,
     positions: int = 1600,
     aspect: float = 1.0,
@@ -73,15 +107,21 @@ def simulate_scan(
     photons: float = 1e5,
     noise: bool = True,
     seed: int = 0,
+    near: NearFieldGeometry | None = None,
 ) -> SimulatedScan:
     """A scan of a made-up object: `positions` patterns of n × n pixels with `photons` in the mean pattern.
 
     `aspect` is the height of the field over its width, `jitter_px` the largest random move of a stop in y and in x.
     Object, path and noise have random streams of their own, so neither dose nor noise changes the sample.
+    With `near` the detector stands in the near field, the probe fills the window ("full-field") and the path is a
+    spiral, unless others are named; in the far field these are "defocus" and "raster".
     Raises UsageError for a value that no experiment could have.
     """
+    probe_kind = probe_kind or ("defocus" if near is None else "full-field")
+    scan_path = scan_path or ("raster" if near is None else "spiral")
     _check(object_kind, probe_kind, scan_path, modes=modes, n=n, positions=positions, seed=seed)
     _check_ranges(aspect=aspect, step_px=step_px, jitter_px=jitter_px, photons=photons)
+    _check_propagation(near, probe_kind, n)
     for_object, for_path, for_noise = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     nominal = SCAN_PATHS[scan_path](positions, step_px=step_px, aspect=aspect, rng=for_path)
     stops = nominal + for_path.uniform(-jitter_px, jitter_px, size=nominal.shape)
@@ -95,6 +135,7 @@ def simulate_scan(
         noise=noise,
         rng=for_noise,
         seed=seed,
+        near=near,
     )
 
 
@@ -108,6 +149,7 @@ def acquire(
     noise: bool,
     rng: np.random.Generator,
     seed: int | None = None,
+    near: NearFieldGeometry | None = None,
 ) -> SimulatedScan:
     """Patterns of a given object, probe [mode, N, N] and positions (y, x), the probe scaled to the wanted dose.
 
@@ -121,7 +163,7 @@ def acquire(
         span = f"{first.tolist()} to {behind.tolist()}"
         raise UsageError(f"windows of {n} px span {span}, the object has {obj.shape}: move the positions inside")
     counts = np.empty((len(positions), n, n), np.float32)
-    for part, intensity in _expected_counts(obj, probe, positions):
+    for part, intensity in _expected_counts(obj, probe, positions, near):
         counts[part] = intensity
     factor = photons / counts.sum(axis=(1, 2), dtype=np.float64).mean()
     realised = _expose(counts, factor=factor, rng=rng if noise else None)
@@ -135,6 +177,7 @@ def acquire(
         photons=float(photons),
         realised_photons=realised,
         seed=seed,
+        near=near,
     )
 
 
@@ -145,8 +188,10 @@ def object_shape(positions: np.ndarray, n: int) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _expected_counts(obj: np.ndarray, probe: np.ndarray, positions: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Σ_m |F[P_m(r − fraction_j) · O(r + whole_j)]|² for batches of patterns, in double precision.
+def _expected_counts(
+    obj: np.ndarray, probe: np.ndarray, positions: np.ndarray, near: NearFieldGeometry | None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Σ_m |propagate(P_m(r − fraction_j) · O(r + whole_j))|² for batches of patterns, in double precision.
 
     Whole pixels move the window, the rest of a position moves the probe, so the object is never interpolated.
     """
@@ -156,7 +201,8 @@ def _expected_counts(obj: np.ndarray, probe: np.ndarray, positions: np.ndarray) 
 
     transmission = torch.from_numpy(obj.astype(np.complex128))
     light = torch.from_numpy(probe.astype(np.complex128))
-    places, forward = torch.from_numpy(np.asarray(positions, np.float64)), Forward()
+    places = torch.from_numpy(np.asarray(positions, np.float64))
+    forward = Forward() if near is None else Forward(near.propagator)
     for start in range(0, len(positions), BATCH):
         part = slice(start, start + BATCH)
         yield part, forward.counts(transmission, Exposure.of(light, places[part])).numpy()
@@ -190,6 +236,22 @@ def _check(object_kind: str, probe_kind: str, scan_path: str, **numbers: int) ->
     for name, least in (("modes", 1), ("positions", 1), ("seed", 0)):
         if numbers[name] < least:
             raise UsageError(f"{name} is {numbers[name]}: at least {least} is needed")
+
+
+def _check_propagation(near: NearFieldGeometry | None, probe_kind: str, n: int) -> None:
+    if near is None:
+        if probe_kind in FULL_FIELD:
+            raise UsageError(f"the probe {probe_kind} fills the window: in the far field one with a dark rim is needed")
+        return
+    lengths = {"distance": near.distance_m, "wavelength": near.wavelength_m, "pixel size": near.pixel_size_m}
+    for name, length in lengths.items():
+        if not (np.isfinite(length) and length > 0):
+            raise UsageError(f"the {name} is {length} m: a finite number above zero is needed")
+    if near.distance_m > near.longest_m(n):
+        raise UsageError(
+            f"the distance is {near.distance_m:g} m: the near field of {n} pixels of {near.pixel_size_m:g} m at "
+            f"{near.wavelength_m:g} m reaches to N·pixel²/λ = {near.longest_m(n):g} m"
+        )
 
 
 def _check_ranges(**values: float) -> None:

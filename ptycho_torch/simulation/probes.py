@@ -1,4 +1,4 @@
-"""Illuminations of unit power, complex [mode, N, N], centred on array index N//2; every width scales with N."""
+"""Illuminations of unit power, complex [mode, N, N], about array index N//2; every width scales with N."""
 
 from __future__ import annotations
 
@@ -47,19 +47,41 @@ def diffuser(n: int) -> np.ndarray:
     return _centred(speckles * 0.5 * (1 - np.tanh((np.hypot(*_coordinates(n)) - n / 4) / (n / 42))))
 
 
+def full_field(n: int) -> np.ndarray:
+    """A wide beam behind a thin diffuser: it fills the window of a near-field scan, and is periodic over it.
+
+    A random phase φ of 1 rad (root mean square) and periods from N/7 on, seen at the distance where the shortest of
+    them have turned into contrast: P = F⁻¹[F[exp(iφ)] · exp(−iπ w²/(2·7²))], w in waves over the window. The structure
+    tells probe and object apart where no rim does. Source: near-field ptychography (Stockmar et al. 2013).
+    """
+    rng, most = np.random.default_rng(0), 7
+    line = np.arange(-most, most + 1)
+    waves = np.zeros((n, n), complex)
+    inside = np.hypot(line[:, None], line) <= most
+    waves[np.ix_(line, line)] = inside * (rng.normal(size=inside.shape) + 1j * rng.normal(size=inside.shape))
+    phase = np.fft.ifft2(waves).real
+    phase /= phase.std()
+    w = np.fft.fftfreq(n, 1 / n)
+    kernel = np.exp(-0.5j * np.pi * (w[:, None] ** 2 + w[None, :] ** 2) / most**2)
+    return np.fft.ifft2(np.fft.fft2(np.exp(1j * phase)) * kernel)
+
+
 def make_probe(kind: str, *, n: int, modes: int = 1) -> np.ndarray:
     """The probe `kind` as `modes` mutually incoherent, orthogonal modes [mode, N, N], Σ|probe|² = 1 over all of them.
 
     Modes are the coherent probe times the polynomials 1, x, y, x², xy, y², …, made orthonormal in this order (Hermite's
-    way); powers fall by `MODE_DECAY` from each mode to the next.
+    way); powers fall by `MODE_DECAY` from each mode to the next. Where the probe fills the window, sines of one wave
+    over it stand for x and y.
     """
-    return with_modes(PROBES[kind](n), modes)
+    return with_modes(PROBES[kind](n), modes, periodic=kind in FULL_FIELD)
 
 
-def with_modes(main: np.ndarray, modes: int) -> np.ndarray:
+def with_modes(main: np.ndarray, modes: int, *, periodic: bool = False) -> np.ndarray:
     """A coherent probe [N, N] as the first of `modes` orthogonal ones [mode, N, N], as `make_probe` does."""
     n = main.shape[-1]
     y, x = (coordinate / (n / 4) for coordinate in _coordinates(n))
+    if periodic:
+        y, x = np.sin(np.pi / 2 * y), np.sin(np.pi / 2 * x)
     orders = [(total - order, order) for total in range(modes) for order in range(total + 1)][:modes]
     family = np.stack([(main * x**i * y**j).ravel() for i, j in orders], axis=1)
     orthonormal, triangle = np.linalg.qr(family)
@@ -103,4 +125,7 @@ PROBES: dict[str, Callable[[int], np.ndarray]] = {
     "defocus": defocus,
     "zone-plate": zone_plate,
     "diffuser": diffuser,
+    "full-field": full_field,
 }
+FULL_FIELD = ("full-field",)
+"""Probes without a dark rim, for the near field only: in the far field their patterns would be aliased."""

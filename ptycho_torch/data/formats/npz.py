@@ -52,6 +52,10 @@ CONTRACT: dict[str, type[np.generic]] = {
     "nphotons": np.float64,
     "realised_photons": np.float64,
     "measurement_domain": np.str_,
+    "propagation": np.str_,
+    "propagation_distance_m": np.float64,
+    "pixel_size_m": np.float64,
+    "wavelength_m": np.float64,
     "seed": np.int64,
 }
 """Keys and types as they are written; other keys go into the file as they are."""
@@ -137,6 +141,8 @@ class _Members:
             "obj": self._object(),
             "pixel_size_m": self._positive("pixel_size_m", "obj_pixel_size_m"),
             "wavelength_m": self._positive("wavelength_m"),
+            "propagation": self._word("propagation") or "far",
+            "propagation_distance_m": self._positive("propagation_distance_m"),
             "nphotons": self._positive("nphotons") or self._photons_in_metadata(),
         }
         if domain is None and "measurement_domain" in self.keys:
@@ -222,8 +228,12 @@ class _Members:
                     return float(values[0])
         return None
 
+    def _word(self, key: str) -> str:
+        """The text in a member, in small letters; empty where there is none."""
+        return "".join(self._array(key).astype(str).ravel()).strip().lower() if key in self.keys else ""
+
     def _declared_domain(self) -> Domain:
-        declared = "".join(self._array("measurement_domain").astype(str).ravel()).strip().lower()
+        declared = self._word("measurement_domain")
         for domain in get_args(Domain):
             if declared == domain:
                 return domain
