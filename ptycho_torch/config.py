@@ -392,10 +392,10 @@ class SimulateConfig(Config):
 class DemoConfig(Config):
     """Simulate a scan, reconstruct it, and show the reconstruction beside the true object."""
 
-    example: ClassVar[str] = "ptycho-torch demo --object dead-leaves"
+    example: ClassVar[str] = "ptycho-torch demo --object siemens --photons 1e4"
     output_dir: Path = setting(Path("ptycho-torch-demo"), "folder for the scan and the results", group="output")
-    object_kind: Literal["siemens", "dead-leaves", "lines"] = setting("siemens", "the object", flags=("--object",))
-    photons: float = setting(1e4, "mean photons per pattern", gt=0)
+    object_kind: Literal["dead-leaves", "lines", "siemens"] = setting("dead-leaves", "the object", flags=("--object",))
+    photons: float = setting(1e5, "mean photons per pattern", gt=0)
     seed: int = setting(0, "seed of object, positions and noise", ge=0)
     train: bool = setting(
         False, "train a network on one scan and reconstruct another one, instead of using the pretrained network"
