@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import os
+import shutil
 import sys
+import textwrap
 import traceback
 import types
 from collections.abc import Sequence
@@ -17,9 +20,22 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ptycho_torch import __version__, config
-from ptycho_torch.errors import PtychoError, UsageError
+from ptycho_torch.commands import command_typed
+from ptycho_torch.commands.streams import lasting_streams
+from ptycho_torch.errors import BundleError, DataError, PtychoError, UsageError
 
 INTERRUPTED = 130
+GROUPS: dict[config.Group, str] = {
+    "input": "input",
+    "model": "start and model",
+    "training": "training",
+    "refinement": "refinement",
+    "simulation": "simulation",
+    "options": "options",
+    "computing": "computing",
+    "output": "output",
+    "older": "older spellings, accepted",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,10 @@ COMMANDS = {
     "bundle": Command(
         config.BundleConfig,
         "ptycho_torch.commands.bundle:run",
-        (("action", "inspect or verify"), ("path", "wts.h5.zip, or the folder that holds it")),
+        (
+            ("action", "inspect (print what it holds) or verify (check that it is whole)"),
+            ("path", "wts.h5.zip, or the folder that holds it"),
+        ),
         ("inspect", "verify"),
     ),
 }
@@ -64,22 +83,41 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message} (--help lists what can be given)")
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help in which each flag stands in one spelling; beside one that is on by default stands what turns it off."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=_columns())
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        shown = ", ".join(getattr(action, "shown", action.option_strings))
+        if action.nargs == 0:
+            return shown
+        return f"{shown} [{action.metavar}]" if action.nargs == "?" else f"{shown} {action.metavar}"
+
+
+def _columns() -> int:
+    """Width of help: that of the terminal, within what can be read."""
+    return max(60, min(110, shutil.get_terminal_size((110, 24)).columns))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 bundle, 1 unexpected, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _run(words)
-    except PtychoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        return 1
-    except Exception:
-        traceback.print_exc()
-        return 1
+    with lasting_streams(), command_typed(words):
+        try:
+            return _run(words)
+        except PtychoError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except Exception:
+            traceback.print_exc()
+            return 1
 
 
 def _run(words: list[str]) -> int:
@@ -89,64 +127,123 @@ def _run(words: list[str]) -> int:
         return _overview(words)
     name, command = words[0], COMMANDS[words[0]]
     parser = command_parser(name)
-    given, unknown = parser.parse_known_args(words[1:])
-    if unknown:
-        raise UsageError(_unknown_flag(parser, unknown[0]))
+    _refuse_unknown_flags(parser, words[1:])
+    given = parser.parse_args(words[1:])
     values = vars(given)
     positional = [values.pop(word) for word, _ in command.words]
     settings = _validated(command.settings, values, parser)
+    _look_for_files(settings)
+    _let_threads_sleep()
     module, function = command.function.split(":")
     result = getattr(importlib.import_module(module), function)(*positional, settings)
     return result if isinstance(result, int) else 0
 
 
+def _let_threads_sleep() -> None:
+    """Threads of OpenMP that wait give their core away, unless the user has set how they wait.
+
+    By default they spin, which costs CPU time and slows down whatever else runs on a shared machine. OpenMP reads this
+    when it is loaded, with torch.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def _overview(words: list[str]) -> int:
-    parser = Parser(prog="ptycho-torch", description=importlib.import_module("ptycho_torch").__doc__)
-    parser.add_argument("--version", action="version", version=f"ptycho-torch {__version__}")
-    commands = parser.add_subparsers(metavar="command", dest="command", required=True)
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.settings.__doc__, add_help=False)
-    if words and not words[0].startswith("-"):
-        near = difflib.get_close_matches(words[0], COMMANDS, 1)
+    """What there is, for `ptycho-torch` without a command; UsageError for a command or flag that there is not."""
+    if words == ["--version"]:
+        print(f"ptycho-torch {__version__}")
+        return 0
+    if words and not {"-h", "--help"} & set(words):
+        near = difflib.get_close_matches(words[0], [*COMMANDS, "--version", "--help"], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"ptycho-torch: there is no command {words[0]!r}{hint} (commands: {', '.join(COMMANDS)})")
-    parser.parse_args(words or ["--help"])
+    width = max(map(len, COMMANDS))
+    print(f"usage: ptycho-torch COMMAND [flags]\n\n{importlib.import_module('ptycho_torch').__doc__}\n\ncommands:")
+    for name, command in COMMANDS.items():
+        text = textwrap.wrap(str(command.settings.__doc__), _columns() - width - 4)
+        print(f"  {name:{width}}  " + f"\n{'':{width + 4}}".join(text))
+    print(
+        "\nptycho-torch COMMAND --help lists the flags of a command and gives an example.\n"
+        "New here? `ptycho-torch demo` simulates a scan, reconstructs it and shows the result beside the true object."
+    )
     return 0
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one command, its flags derived from the fields of its settings."""
+    """The parser of one command, its flags derived from the fields of its settings: required ones first."""
     command = COMMANDS[name]
-    parser = Parser(prog=f"ptycho-torch {name}", description=command.settings.__doc__, allow_abbrev=False)
+    fields = command.settings.model_fields
+    needed = {field: info for field, info in fields.items() if info.is_required()}
+    parser = Parser(
+        prog=f"ptycho-torch {name}",
+        description=command.settings.__doc__,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=HelpFormatter,
+        epilog=f"example:\n  {command.settings.example}\n\nIn names of flags - and _ mean the same.",
+    )
+    required = parser.add_argument_group("required")
     for position, (word, text) in enumerate(command.words):
         choices: dict[str, Any] = {"choices": command.choices} if command.choices and position == 0 else {}
-        parser.add_argument(word, help=text, **choices)
-    for field, info in command.settings.model_fields.items():
-        _add_flag(parser, field, info)
+        required.add_argument(word, help=text, metavar=word, **choices)
+    flags = [_add_flag(required, field, info) for field, info in needed.items()]
+    parser.usage = " ".join([parser.prog, *(word for word, _ in command.words), *flags, "[flags]"])
+    for group, title in GROUPS.items():
+        listed = parser.add_argument_group(title)
+        for field, info in fields.items():
+            if field not in needed and _extra(info)["group"] == group:
+                _add_flag(listed, field, info)
+    parser.add_argument_group("help").add_argument("-h", "--help", action="help", help="show this help and exit")
     return parser
 
 
-def _add_flag(parser: argparse.ArgumentParser, field: str, info: FieldInfo) -> None:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    listed: Any = extra.get("flags") or [f"--{field}"]
-    spellings = _both_spellings([str(flag) for flag in listed])
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    """What `config.setting` says of a field's flag."""
+    assert isinstance(info.json_schema_extra, dict)
+    return info.json_schema_extra
+
+
+def _add_flag(parser: argparse._ActionsContainer, field: str, info: FieldInfo) -> str:
+    """The flag of a field, and how it is typed."""
+    extra = _extra(info)
+    spellings = _both_spellings(extra["flags"] or [f"--{field}"])
     kind = _inner_type(info.annotation)
-    default = "" if info.is_required() or info.default in (None, False) else f" (default: {info.default})"
-    options: dict[str, Any] = {"dest": field, "default": argparse.SUPPRESS, "help": f"{info.description}{default}"}
+    options: dict[str, Any] = {"dest": field, "default": argparse.SUPPRESS, "help": info.description}
     if kind is bool:
-        parser.add_argument(*spellings, action="store_true", **options)
-        off = [f"--no-{flag[2:]}" for flag in spellings if flag.startswith("--")]
-        off += [flag.replace("--enable", "--disable") for flag in spellings if flag.startswith("--enable")]
-        parser.add_argument(*off, action="store_false", dest=field, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        return
+        return _add_switch(parser, spellings, is_on=bool(info.default), **options)
+    if not info.is_required() and info.default is not None:
+        options["help"] += f" (default: {info.default})"
     if get_origin(kind) is Literal:
         options["metavar"] = "{" + ",".join(map(str, get_args(kind))) + "}"
     else:
         options["metavar"] = {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
-    if extra.get("const") is not None:
+    if extra["const"] is not None:
         options |= {"nargs": "?", "const": extra["const"]}
         options["help"] += f" ({extra['const']} when no number is given)"
-    parser.add_argument(*spellings, required=info.is_required(), **options)
+    action = parser.add_argument(*spellings, required=info.is_required(), **options)
+    action.shown = _shown(spellings)  # type: ignore[attr-defined]
+    return f"{action.shown[0]} {action.metavar}"  # type: ignore[attr-defined]
+
+
+def _add_switch(parser: argparse._ActionsContainer, spellings: list[str], *, is_on: bool, **options: Any) -> str:
+    """A flag without a value and its opposite; help shows the opposite where the flag is on by default."""
+    no = [f"--no-{flag[2:]}" for flag in spellings if flag.startswith("--")]
+    disable = [flag.replace("--enable", "--disable") for flag in spellings if flag.startswith("--enable")]
+    off = _both_spellings(disable + no)
+    shown = [spellings[0], off[0]] if is_on else [spellings[0]]
+    if is_on:
+        options["help"] += " (default: on)"
+    action = parser.add_argument(*spellings, action="store_true", **options)
+    action.shown = shown  # type: ignore[attr-defined]
+    parser.add_argument(*off, action="store_false", **{**options, "help": argparse.SUPPRESS})
+    return shown[0]
+
+
+def _shown(spellings: list[str]) -> list[str]:
+    """The first spelling, and the short one where there is one."""
+    short = [flag for flag in spellings if not flag.startswith("--")]
+    return list(dict.fromkeys([spellings[0], *short]))
 
 
 def _both_spellings(flags: list[str]) -> list[str]:
@@ -165,11 +262,29 @@ def _inner_type(annotation: Any) -> Any:
     return annotation
 
 
-def _unknown_flag(parser: argparse.ArgumentParser, word: str) -> str:
+def _refuse_unknown_flags(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """UsageError for the first flag that there is not, before anything is said of those that are missing."""
     known = [flag for action in parser._actions for flag in action.option_strings]
-    near = difflib.get_close_matches(word.split("=")[0], known, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{parser.prog}: unknown argument {word}{hint} (--help lists what can be given)"
+    words = words[: words.index("--")] if "--" in words else words
+    if "-h" in words or "--help" in words:
+        return
+    for word in words:
+        flag = word.split("=")[0]
+        if flag.startswith("--") and flag not in known:
+            near = difflib.get_close_matches(flag, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{parser.prog}: unknown argument {flag}{hint} (--help lists what can be given)")
+
+
+def _look_for_files(settings: config.Config) -> None:
+    """DataError, or BundleError for a bundle, when a file that the command reads is not there."""
+    for field, info in type(settings).model_fields.items():
+        reads, path = _extra(info)["reads"], getattr(settings, field)
+        if reads is None or path is None or path.exists() or (reads == "model" and str(path) in config.WITHOUT_A_FILE):
+            continue
+        if reads == "model" and path.suffix != ".npz":
+            raise BundleError(f"{path}: no such file; give a wts.h5.zip or the folder that holds it")
+        raise DataError(f"{path}: no such {'folder' if reads == 'folder' else 'file'}")
 
 
 def _validated(settings: type[config.Config], values: dict[str, Any], parser: argparse.ArgumentParser) -> config.Config:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ptycho_torch.types import Domain, Propagation
 
+Group = Literal["input", "model", "training", "refinement", "simulation", "options", "computing", "output", "older"]
+"""Where `--help` lists a flag; in this order, after the required ones."""
+Reads = Literal["scan", "model", "folder"]
+"""What lies at the path that a flag names; a model may also be one of the words `WITHOUT_A_FILE`."""
+WITHOUT_A_FILE = ("pretrained", "flat")
 
-def setting(default: Any, description: str, *, flags: tuple[str, ...] = (), const: Any = None, **limits: Any) -> Any:
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    group: Group = "options",
+    flags: tuple[str, ...] = (),
+    const: Any = None,
+    reads: Reads | None = None,
+    **limits: Any,
+) -> Any:
     """A field that becomes a flag; `flags` are its spellings on the command line, the first one is shown.
 
-    With `const`, the flag may stand without a value and then means this one.
+    `group` is where `--help` lists it. With `const`, the flag may stand without a value and then means this one. What
+    the command `reads` is looked for before anything heavy is imported.
     """
-    extra: Any = {"flags": list(flags), "const": const}
+    extra: Any = {"group": group, "flags": list(flags), "const": const, "reads": reads}
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
@@ -23,42 +39,60 @@ class Config(BaseModel):
     """Frozen; a name that does not exist is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
+    example: ClassVar[str] = ""
+    """A command line that `--help` ends with."""
 
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+QUIET = "print one line at the end and nothing else but errors"
 
 
 class DeviceSettings(Config):
-    accelerator: Accelerator = setting("auto", "where to compute; `gpu` is an error on a machine without one")
-    device: str | None = setting(None, "older spelling of --accelerator (cpu or cuda)", flags=("--device",))
-    num_workers: int = setting(0, "extra processes that load patterns", flags=("--num-workers",), ge=0)
-    quiet: bool = setting(False, "say nothing but errors and the intensity scale")
+    accelerator: Accelerator = setting(
+        "auto", "where to compute; `gpu` is an error on a machine without one", group="computing"
+    )
+    device: str | None = setting(
+        None, "older spelling of --accelerator (cpu or cuda)", group="older", flags=("--device",)
+    )
+    num_workers: int = setting(
+        0, "extra processes that load patterns", group="computing", flags=("--num-workers",), ge=0
+    )
+    quiet: bool = setting(False, QUIET, group="output")
 
 
 class StatisticsSettings(Config):
     log_patch_stats: bool = setting(
-        False, "log statistics of the predicted patches and write analysis/", flags=("--log-patch-stats",)
+        False,
+        "print statistics of the predicted patches and write them to analysis/",
+        group="output",
+        flags=("--log-patch-stats",),
     )
-    patch_stats_limit: int | None = setting(None, "log at most so many batches", flags=("--patch-stats-limit",), ge=1)
+    patch_stats_limit: int | None = setting(
+        None, "print them for at most N batches", group="output", flags=("--patch-stats-limit",), ge=1
+    )
 
 
 class ProbeMaskSettings(Config):
-    probe_mask: bool = setting(False, "cut the probe to a disk", flags=("--probe-mask",))
-    probe_mask_sigma: float = setting(1.0, "softness of the disk's edge [px]", flags=("--probe-mask-sigma",), ge=0)
+    probe_mask: bool = setting(False, "set the probe to zero outside a disk", group="input", flags=("--probe-mask",))
+    probe_mask_sigma: float = setting(
+        1.0, "width of the disk's soft edge [px]", group="input", flags=("--probe-mask-sigma",), ge=0
+    )
     probe_mask_diameter: float | None = setting(
-        None, "diameter of the disk [px], N/2 when left out", flags=("--probe-mask-diameter",), gt=0
+        None, "diameter of the disk [px] (default: N/2)", group="input", flags=("--probe-mask-diameter",), gt=0
     )
 
 
 class ScanSettings(Config):
     measurement_domain: Domain | None = setting(
         None,
-        "what the scan file holds: photon counts or their square roots (default: what the file declares, or a test)",
+        "what the scan file holds, photon counts or their square roots (default: what the file declares, or a test)",
+        group="input",
         flags=("--measurement-domain",),
     )
     scale_contract_version: str | None = setting(
         None,
-        "accepted for older command lines; the scale always follows docs/scales.md",
+        "has no effect: the intensity scale always follows docs/scales.md",
+        group="older",
         flags=("--scale-contract-version",),
     )
 
@@ -66,69 +100,108 @@ class ScanSettings(Config):
 class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings):
     """Train a network on the patterns and positions of a scan, and write a bundle."""
 
-    train_data_file: Path = setting(..., "scan to learn from")
+    example: ClassVar[str] = "ptycho-torch train --train_data_file scan.npz --output_dir model --max_epochs 50"
+    train_data_file: Path = setting(..., "scan to train on", group="input", reads="scan")
     test_data_file: Path | None = setting(
-        None, "scan to validate on (default: a part of the training scan is held out)"
+        None, "scan to validate on (default: part of the training scan)", group="input", reads="scan"
     )
-    output_dir: Path = setting(..., "folder for the bundle wts.h5.zip, checkpoints and logs")
-    max_epochs: int = setting(100, "epochs", ge=1)
-    n_images: int = setting(512, "groups of patterns an epoch", flags=("--n_images", "--n_groups"), ge=1)
-    gridsize: int = setting(2, "a group is gridsize² neighbouring patterns", ge=1, le=8)
-    batch_size: int = setting(16, "groups a batch: together a compact region of the scan on one canvas", ge=1)
-    network: Literal["unrolled", "cnn"] = setting("unrolled", "the reconstruction network")
+    output_dir: Path = setting(..., "folder for the bundle wts.h5.zip, checkpoints and logs", group="output")
+    max_epochs: int = setting(100, "epochs", group="training", ge=1)
+    n_images: int = setting(
+        512, "groups of patterns per epoch", group="training", flags=("--n_images", "--n_groups"), ge=1
+    )
+    gridsize: int = setting(2, "a group is gridsize² neighbouring patterns", group="training", ge=1, le=8)
+    batch_size: int = setting(
+        16, "groups per batch; a batch is a compact region of the scan on one canvas", group="training", ge=1
+    )
+    network: Literal["unrolled", "cnn"] = setting("unrolled", "the network", group="model")
     init: Literal["random", "pretrained"] = setting(
-        "random", "weights to begin with: random ones, or those that come along, learned from simulated scans"
+        "random", "initial weights: random, or those of the package, trained on simulated scans", group="model"
     )
     probe_from: Literal["file", "patterns"] = setting(
-        "file", "take the probe from the file, or find it from the patterns alone", flags=("--probe-from",)
+        "file",
+        "take the probe from the file, or estimate it from the patterns alone",
+        group="input",
+        flags=("--probe-from",),
     )
     probe_update: bool = setting(
-        False, "refine the probe on the training scan before training starts", flags=("--probe-update",)
+        False, "refine the probe on the training scan before training", group="input", flags=("--probe-update",)
     )
-    stages: int = setting(3, "stages of the unrolled network", ge=1, le=16)
-    sweeps: int = setting(3, "physics sweeps a stage of the unrolled network", ge=1, le=32)
-    network_width: int = setting(16, "channels of the unrolled network's U-Nets", ge=4, le=128)
+    stages: int = setting(3, "stages of the unrolled network", group="model", ge=1, le=16)
+    sweeps: int = setting(3, "physics sweeps per stage of the unrolled network", group="model", ge=1, le=32)
+    network_width: int = setting(16, "channels of the unrolled network's U-Nets", group="model", ge=4, le=128)
     torch_loss_mode: Literal["poisson", "mae"] = setting(
-        "poisson", "Poisson likelihood of the counts, or mean absolute amplitude error", flags=("--torch-loss-mode",)
+        "poisson",
+        "Poisson likelihood of the counts, or mean absolute error of the amplitudes",
+        group="training",
+        flags=("--torch-loss-mode",),
     )
-    tv_weight: float = setting(0.0, "weight of the object's total variation in the loss", ge=0)
-    learning_rate: float = setting(1e-3, "peak learning rate of AdamW", flags=("--learning-rate",), gt=0)
+    tv_weight: float = setting(0.0, "weight of the object's total variation in the loss", group="training", ge=0)
+    learning_rate: float = setting(
+        1e-3, "peak learning rate of AdamW", group="training", flags=("--learning-rate",), gt=0
+    )
     scheduler: Literal["Default", "WarmupCosine", "Constant", "Exponential", "MultiStage", "Adaptive"] = setting(
-        "Default", "learning-rate schedule; Default is WarmupCosine"
+        "Default", "learning-rate schedule; Default is WarmupCosine", group="training"
     )
-    accumulate_grad_batches: int = setting(1, "batches a step", flags=("--accumulate-grad-batches",), ge=1)
-    gradient_clip: float = setting(1.0, "largest norm of the gradient, 0 for no limit", ge=0)
+    accumulate_grad_batches: int = setting(
+        1, "batches per optimiser step", group="training", flags=("--accumulate-grad-batches",), ge=1
+    )
+    gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no limit)", group="training", ge=0)
     precision: Literal["32-true", "bf16-mixed"] = setting(
-        "32-true", "bf16-mixed computes the U-Nets in bfloat16; physics stays in complex64"
+        "32-true", "bf16-mixed computes the U-Nets in bfloat16; the physics stays in complex64", group="computing"
     )
     intensity_scale: Literal["learned", "measured", "closed-form"] = setting(
-        "learned", "how the intensity scale is fitted", flags=("--intensity-scale",)
+        "learned", "how the intensity scale is found (docs/scales.md)", group="model", flags=("--intensity-scale",)
     )
-    nphotons: float | None = setting(None, "photons a pattern, for the closed form of the intensity scale", gt=0)
-    validation_fraction: float = setting(0.1, "part of the scan that is held out for validation", ge=0, lt=1)
-    deterministic: bool = setting(True, "same command, same bundle, bit for bit (on a CPU)")
-    seed: int = setting(0, "seed of weights and batches", ge=0)
-    resume: bool = setting(False, "go on from the last checkpoint in the output folder")
+    nphotons: float | None = setting(
+        None, "photons per pattern, for the closed form of the intensity scale", group="model", gt=0
+    )
+    validation_fraction: float = setting(
+        0.1, "fraction of the patterns held out for validation", group="training", ge=0, lt=1
+    )
+    deterministic: bool = setting(
+        True, "the same command writes the same bundle, bit for bit, on a CPU", group="computing"
+    )
+    seed: int = setting(0, "seed of weights and batches", group="training", ge=0)
+    resume: bool = setting(False, "continue from the last checkpoint in the output folder", group="training")
     logger: Literal["csv", "tensorboard", "mlflow", "none"] = setting(
-        "csv", "extra log beside training_log.jsonl; tensorboard and mlflow are extras of the package"
+        "csv",
+        "log beside training_log.jsonl; tensorboard and mlflow are optional dependencies of the package",
+        group="output",
     )
-    disable_mlflow: bool = setting(False, "accepted for older command lines; mlflow runs only with --logger mlflow")
+    disable_mlflow: bool = setting(False, "has no effect: mlflow runs only with --logger mlflow", group="older")
     enable_checkpointing: bool = setting(
-        True, "keep the best and the last checkpoint", flags=("--enable-checkpointing",)
+        True, "keep the best and the last checkpoint", group="output", flags=("--enable-checkpointing",)
     )
     checkpoint_save_top_k: int = setting(
-        1, "how many of the best checkpoints to keep", flags=("--checkpoint-save-top-k",), ge=1
+        1, "how many of the best checkpoints are kept", group="output", flags=("--checkpoint-save-top-k",), ge=1
     )
     checkpoint_monitor: Literal["val_loss", "train_loss"] = setting(
-        "val_loss", "what makes a checkpoint the best", flags=("--checkpoint-monitor",)
+        "val_loss", "loss by which checkpoints are compared", group="output", flags=("--checkpoint-monitor",)
     )
     checkpoint_mode: Literal["min", "max"] = setting(
-        "min", "whether less or more of it is better", flags=("--checkpoint-mode",)
+        "min", "whether the smaller or the larger loss is better", group="output", flags=("--checkpoint-mode",)
     )
     early_stop_patience: int = setting(
-        100, "epochs without a better value before training stops", flags=("--early-stop-patience",), ge=1
+        100,
+        "epochs without improvement after which training stops",
+        group="training",
+        flags=("--early-stop-patience",),
+        ge=1,
     )
-    profile: Literal["ci"] | None = setting(None, "ci: a run of two short epochs that shows that all parts work")
+    profile: Literal["smoke"] | None = setting(
+        None, "smoke: a run of two short epochs that exercises all parts", group="training"
+    )
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _profile_of_another_kind(cls, value: Any) -> Any:
+        if value == "ci":
+            raise ValueError(
+                "in this ecosystem `ci` names a normalisation profile; use `--profile smoke` for a short run that "
+                "exercises all parts"
+            )
+        return value
 
     @model_validator(mode="after")
     def _contradictions(self) -> TrainConfig:
@@ -137,22 +210,25 @@ class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSet
         if self.resume and not self.enable_checkpointing:
             raise ValueError("--resume needs checkpoints, but --disable-checkpointing switches them off")
         if self.init == "pretrained" and self.network != "unrolled":
-            raise ValueError("--init pretrained needs --network unrolled: there are no weights for another one")
+            raise ValueError("--init pretrained needs --network unrolled: there are no weights for another network")
         return self
 
 
 class PretrainConfig(DeviceSettings):
-    """Train the network for unseen scans on simulated ones, as the weights in the package were trained."""
+    """Train the pretrained network again, on simulated scans, as the weights of the package were trained."""
 
-    output_dir: Path = setting(..., "folder for pretrained.safetensors, checkpoints and the log")
-    scans: int = setting(500, "simulated scans that each stage learns from", ge=1)
-    steps: int = setting(3000, "optimiser steps of each stage", ge=1)
-    stages: int = setting(4, "stages of the network", ge=1, le=16)
-    sweeps: int = setting(4, "physics sweeps a stage", ge=1, le=32)
-    network_width: int = setting(16, "channels of the U-Nets", ge=4, le=128)
-    learning_rate: float = setting(2e-3, "peak learning rate of AdamW", flags=("--learning-rate",), gt=0)
-    seed: int = setting(0, "seed of weights and scans", ge=0)
-    resume: bool = setting(False, "go on after the last finished stage in the output folder")
+    example: ClassVar[str] = "ptycho-torch pretrain --output_dir weights"
+    output_dir: Path = setting(..., "folder for pretrained.safetensors, checkpoints and the log", group="output")
+    scans: int = setting(500, "simulated scans for each stage", group="training", ge=1)
+    steps: int = setting(3000, "optimiser steps for each stage", group="training", ge=1)
+    stages: int = setting(4, "stages of the network", group="model", ge=1, le=16)
+    sweeps: int = setting(4, "physics sweeps per stage", group="model", ge=1, le=32)
+    network_width: int = setting(16, "channels of the U-Nets", group="model", ge=4, le=128)
+    learning_rate: float = setting(
+        2e-3, "peak learning rate of AdamW", group="training", flags=("--learning-rate",), gt=0
+    )
+    seed: int = setting(0, "seed of weights and scans", group="training", ge=0)
+    resume: bool = setting(False, "continue after the last finished stage in the output folder", group="training")
 
 
 REFINING_SWEEPS, MOVING_SWEEPS = 40, 90
@@ -162,26 +238,38 @@ REFINING_SWEEPS, MOVING_SWEEPS = 40, 90
 class RefinementSettings(Config):
     refine: int | None = setting(
         None,
-        "refine by up to N sweeps of maximum likelihood over the whole object",
+        "refine the whole object by up to N sweeps of maximum likelihood",
+        group="refinement",
         flags=("--refine",),
         const=10,
         ge=1,
     )
-    likelihood: Literal["poisson", "amplitude"] = setting("poisson", "what a refinement makes likely")
-    probe_update: bool = setting(False, "refine the probe, too", flags=("--probe-update",))
-    probe_from: Literal["file", "patterns"] = setting(
-        "file", "take the probe from the file, or find it from the patterns alone", flags=("--probe-from",)
+    likelihood: Literal["poisson", "amplitude"] = setting(
+        "poisson", "likelihood that the refinement maximises", group="refinement"
     )
-    modes: int | None = setting(None, "incoherent probe modes to refine (default: as many as given)", ge=1, le=8)
+    probe_update: bool = setting(False, "refine the probe too", group="refinement", flags=("--probe-update",))
+    probe_from: Literal["file", "patterns"] = setting(
+        "file",
+        "take the probe from the file, or estimate it from the patterns alone",
+        group="input",
+        flags=("--probe-from",),
+    )
+    modes: int | None = setting(
+        None, "incoherent probe modes to refine (default: as many as the scan has)", group="refinement", ge=1, le=8
+    )
     position_correction: Literal["none", "free", "affine"] = setting(
-        "none", "refine the positions, each on its own or by one affine map", flags=("--position-correction",)
+        "none",
+        "refine the positions, each on its own or all by one affine map",
+        group="refinement",
+        flags=("--position-correction",),
     )
     intensity_fluctuation: bool = setting(
-        False, "refine a factor on the counts of each pattern", flags=("--intensity-fluctuation",)
+        False, "refine a factor on the counts of each pattern", group="refinement", flags=("--intensity-fluctuation",)
     )
     denoise: bool = setting(
         False,
-        "then let a network take out the photon noise, unless patterns that it has not seen contradict it",
+        "afterwards remove photon noise by a network; kept only if held-out pixels do not contradict it",
+        group="refinement",
     )
 
     @model_validator(mode="after")
@@ -195,50 +283,67 @@ class RefinementSettings(Config):
         }
         asked = [flag for flag, wanted in free.items() if wanted]
         if asked and self.refine is None:
-            raise ValueError(f"{', '.join(asked)} without --refine: only a refinement changes these")
+            raise ValueError(f"{', '.join(asked)} without --refine: only a refinement changes these; add --refine")
         if self.modes is not None and not self.probe_update:
-            raise ValueError("--modes needs --probe-update: modes that are added are only a first guess")
+            raise ValueError("--modes needs --probe-update: added modes are only a first guess")
         return self
 
 
 class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings, RefinementSettings):
-    """Reconstruct a scan with a trained bundle, or the pretrained network: arrays, pictures, numbers and a report."""
+    """Reconstruct a scan with a trained bundle or the pretrained network; writes the object, images and a report."""
 
+    example: ClassVar[str] = (
+        "ptycho-torch infer --model_path pretrained --test_data scan.npz --output_dir results --refine 20 --denoise"
+    )
     model_path: Path = setting(
         ...,
-        "folder that holds the bundle wts.h5.zip, or the file; `pretrained`: the network that comes along; `flat`, or "
-        "a reconstruction.npz: no network, for --refine",
+        "a bundle wts.h5.zip or its folder; `pretrained`: the network of the package; `flat` or a reconstruction.npz: "
+        "an initial object for --refine, without a network",
+        group="model",
+        reads="model",
     )
-    test_data: Path = setting(..., "scan to reconstruct")
-    output_dir: Path = setting(..., "folder for the results")
-    n_images: int | None = setting(None, "patterns used: those nearest to the centre of the scan (default: all)", ge=1)
+    test_data: Path = setting(..., "scan to reconstruct", group="input", reads="scan")
+    output_dir: Path = setting(..., "folder for the results", group="output")
+    n_images: int | None = setting(
+        None, "use the N patterns nearest to the centre of the scan (default: all)", group="input", ge=1
+    )
     inference_batch_size: int | None = setting(
         None,
-        "patterns a batch (default: what the processor's cache or the GPU holds)",
+        "patterns per batch (default: what fits the processor's cache or the GPU)",
+        group="computing",
         flags=("--inference-batch-size",),
         ge=1,
     )
-    precision: Literal["32-true", "bf16-mixed"] = setting("32-true", "precision of the network's convolutions")
-    debug_dump: Path | None = setting(None, "folder for patches, offsets and canvas figures", flags=("--debug-dump",))
+    precision: Literal["32-true", "bf16-mixed"] = setting(
+        "32-true", "precision of the network's convolutions", group="computing"
+    )
+    debug_dump: Path | None = setting(
+        None, "folder for patches, offsets and figures of the canvas", group="output", flags=("--debug-dump",)
+    )
     patch_weighting: Literal["uniform", "probe"] = setting(
         "probe",
-        "accepted for older command lines; patches are always weighted by the probe",
+        "has no effect: patches are always weighted by the probe",
+        group="older",
         flags=("--patch-weighting",),
     )
 
 
 class RefineConfig(InferenceConfig):
-    """Refine a reconstruction by maximum likelihood, from whatever start: a shorter word for infer --refine."""
+    """Refine a reconstruction by maximum likelihood, from any initial object; short for infer --refine."""
 
+    example: ClassVar[str] = "ptycho-torch refine --test_data scan.npz --output_dir results --probe-update"
     model_path: Path = setting(
         Path("pretrained"),
-        "pretrained, flat, a reconstruction.npz, or a bundle and its folder",
+        "initial object: pretrained (the network of the package), flat, a reconstruction.npz, or a bundle",
+        group="model",
         flags=("--start", "--model_path"),
+        reads="model",
     )
     refine: int | None = setting(
         None,
-        f"sweeps at most (default: {REFINING_SWEEPS}, {MOVING_SWEEPS} where positions move); it ends when nothing is "
-        "left to gain",
+        f"sweeps at most (default: {REFINING_SWEEPS}, or {MOVING_SWEEPS} where positions are refined); it stops when "
+        "held-out patterns no longer improve",
+        group="refinement",
         flags=("--sweeps",),
         ge=1,
     )
@@ -253,38 +358,51 @@ class RefineConfig(InferenceConfig):
 
 
 class SimulateConfig(Config):
-    """Simulate a scan with known truth, in the NPZ contract."""
+    """Simulate a scan of a known object, and write it as a scan file."""
 
-    output: Path = setting(..., "scan file to write (.npz)", flags=("--output", "-o"))
+    example: ClassVar[str] = "ptycho-torch simulate --output scan.npz --object siemens --photons 1e5"
+    output: Path = setting(..., "scan file to write (.npz)", group="output", flags=("--output", "-o"))
     object_kind: Literal["natural", "lines", "dead-leaves", "grf", "siemens"] = setting(
-        "natural", "what the object shows", flags=("--object",)
+        "natural", "the object", group="simulation", flags=("--object",)
     )
     probe_kind: Literal["disk", "gaussian", "defocus", "zone-plate", "diffuser", "full-field"] | None = setting(
-        None, "the illumination (default: defocus; full-field in the near field, where it is meant)", flags=("--probe",)
+        None,
+        "the probe (default: defocus; full-field in the near field, which is what it is for)",
+        group="simulation",
+        flags=("--probe",),
     )
-    modes: int = setting(1, "incoherent probe modes", ge=1, le=8)
+    modes: int = setting(1, "incoherent probe modes", group="simulation", ge=1, le=8)
     scan_path: Literal["raster", "spiral", "random"] | None = setting(
-        None, "order and place of the positions (default: raster; spiral in the near field)", flags=("--scan",)
+        None,
+        "arrangement and order of the positions (default: raster; spiral in the near field)",
+        group="simulation",
+        flags=("--scan",),
     )
-    n: int = setting(64, "detector pixels a side, even", flags=("--n", "-N"), ge=16, multiple_of=2)
-    positions: int = setting(1600, "patterns", ge=1)
-    step: float = setting(7.6, "mean distance of neighbouring positions [object px]", gt=0)
-    jitter: float = setting(1.0, "random displacement of each position, up to this in each direction [px]", ge=0)
-    aspect: float = setting(1.0, "height over width of the scanned field", gt=0)
-    photons: float = setting(1e5, "mean photons a pattern", flags=("--photons", "--nphotons"), gt=0)
-    noise: bool = setting(True, "Poisson noise")
-    propagation: Propagation = setting("far", "from object to detector: far field (Fraunhofer) or near field (Fresnel)")
+    n: int = setting(
+        64, "detector pixels per side, even", group="simulation", flags=("--n", "-N"), ge=16, multiple_of=2
+    )
+    positions: int = setting(1600, "number of patterns", group="simulation", ge=1)
+    step: float = setting(7.6, "mean distance of neighbouring positions [object px]", group="simulation", gt=0)
+    jitter: float = setting(
+        1.0, "random displacement of each position, at most this in each direction [px]", group="simulation", ge=0
+    )
+    aspect: float = setting(1.0, "height over width of the scanned field", group="simulation", gt=0)
+    photons: float = setting(
+        1e5, "mean photons per pattern", group="simulation", flags=("--photons", "--nphotons"), gt=0
+    )
+    noise: bool = setting(True, "Poisson noise", group="simulation")
+    propagation: Propagation = setting(
+        "far", "from object to detector: far field (Fraunhofer) or near field (Fresnel)", group="simulation"
+    )
     distance: float | None = setting(
-        None, "near field: effective distance from object to detector [m]", flags=("--distance",), gt=0
+        None, "near field: effective distance from object to detector [m]", group="simulation", gt=0
     )
-    wavelength: float | None = setting(
-        None, "near field: wavelength [m] (default: 1e-10)", flags=("--wavelength",), gt=0
-    )
+    wavelength: float | None = setting(None, "near field: wavelength [m] (default: 1e-10)", group="simulation", gt=0)
     pixel_size: float | None = setting(
-        None, "near field: effective pixel [m] (default: 1e-7)", flags=("--pixel-size",), gt=0
+        None, "near field: effective pixel [m] (default: 1e-7)", group="simulation", flags=("--pixel-size",), gt=0
     )
-    seed: int = setting(0, "seed of object, positions and noise", ge=0)
-    quiet: bool = setting(False, "say nothing but errors")
+    seed: int = setting(0, "seed of object, positions and noise", group="simulation", ge=0)
+    quiet: bool = setting(False, "print nothing but errors", group="output")
 
     @model_validator(mode="after")
     def _what_each_propagation_needs(self) -> SimulateConfig:
@@ -300,32 +418,45 @@ class SimulateConfig(Config):
 
 
 class DemoConfig(Config):
-    """Simulate a small scan, train on it, reconstruct it, and show where the picture is."""
+    """Simulate a scan, reconstruct it, and show the reconstruction beside the true object."""
 
-    output_dir: Path = setting(Path("ptycho-torch-demo"), "folder for scan, bundle and results")
-    max_epochs: int = setting(6, "epochs", ge=1)
-    quiet: bool = setting(False, "say nothing but errors and the intensity scale")
+    example: ClassVar[str] = "ptycho-torch demo --object siemens --photons 1e4"
+    output_dir: Path = setting(Path("ptycho-torch-demo"), "folder for the scan and the results", group="output")
+    object_kind: Literal["dead-leaves", "lines", "siemens"] = setting("dead-leaves", "the object", flags=("--object",))
+    photons: float = setting(1e5, "mean photons per pattern", gt=0)
+    seed: int = setting(0, "seed of object, positions and noise", ge=0)
+    train: bool = setting(
+        False, "train a network on one scan and reconstruct another one, instead of using the pretrained network"
+    )
+    max_epochs: int = setting(6, "epochs of --train", ge=1)
+    quiet: bool = setting(False, QUIET, group="output")
 
 
 class BenchmarkConfig(Config):
-    """Measure how near the pretrained network, and refinements from it and from nothing, come to an oracle."""
+    """Compare the pretrained network, and refinements from it and from a flat object, with the best possible result."""
 
-    output_dir: Path = setting(..., "folder for benchmark.json, benchmark.csv and benchmark.png")
+    example: ClassVar[str] = "ptycho-torch benchmark --output_dir benchmark --rows dose,overlap"
+    output_dir: Path = setting(..., "folder for benchmark.json, benchmark.csv and benchmark.png", group="output")
     rows: str = setting(
         "dose,overlap,size,probe,object,lines,measured", "groups of experiments, separated by commas", flags=("--rows",)
     )
-    data: Path | None = setting(None, "folder with measured scans (.npz) that hold a reference object")
-    quiet: bool = setting(False, "say nothing but errors")
+    data: Path | None = setting(
+        None, "folder of measured scans (.npz) that hold a reference object", group="input", reads="folder"
+    )
+    quiet: bool = setting(False, "print nothing but errors", group="output")
 
 
 class EvaluateConfig(Config):
-    """Compare two reconstructions, or one with a known object."""
+    """Compare a reconstruction with another one or with a known object."""
 
-    output_dir: Path | None = setting(None, "folder for evaluation.json, evaluation.csv and a figure")
-    ramp: bool = setting(False, "also remove a linear phase ramp")
-    scale: Literal["none", "amplitude", "complex"] = setting("none", "also remove an amplitude scale")
-    inset: int = setting(8, "pixels left out inside the rectangle that the positions span", ge=0)
+    example: ClassVar[str] = "ptycho-torch evaluate results/reconstruction.npz scan.npz --output_dir comparison"
+    output_dir: Path | None = setting(None, "folder for evaluation.json, evaluation.csv and a figure", group="output")
+    ramp: bool = setting(False, "remove a linear phase ramp too")
+    scale: Literal["none", "amplitude", "complex"] = setting("none", "remove a factor of this kind too")
+    inset: int = setting(8, "pixels left out on each side of the rectangle of the scan positions", ge=0)
 
 
 class BundleConfig(Config):
-    """Look into a bundle, or check it, without running anything that it holds."""
+    """Show what a bundle holds, or check that it is whole; nothing in it is executed."""
+
+    example: ClassVar[str] = "ptycho-torch bundle verify model"

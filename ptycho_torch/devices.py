@@ -30,10 +30,15 @@ def resolve_device(accelerator: str, device: str | None = None) -> torch.device:
 
 
 def use_available_threads() -> None:
-    """As many threads as the process may run on: containers and schedulers give fewer cores than the machine has."""
+    """As many threads as the process may run on: containers and schedulers give fewer cores than the machine has.
+
+    OMP_NUM_THREADS may ask for fewer; of a list (`4,2`, one number for each level of nesting) the first counts, and
+    what is no number is ignored.
+    """
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         available = os.cpu_count() or 1
-    limit = int(os.environ.get("OMP_NUM_THREADS", available) or available)
-    torch.set_num_threads(max(1, min(available, limit)))
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    limit = int(asked) if asked.isascii() and asked.isdecimal() and int(asked) > 0 else available
+    torch.set_num_threads(min(available, limit))

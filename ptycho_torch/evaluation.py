@@ -50,14 +50,7 @@ def evaluate(
     [rad]) for PSNR and SSIM; by default the range of B in the compared rectangle. With `output_dir`: `evaluation.json`,
     `evaluation.csv` and `evaluation.png`. Raises DataError for files that can't be compared.
     """
-    a, b = read_picture(path_a), read_picture(path_b)
-    rows, columns = shared_region(a, b, inset=inset)
-    recon, truth = a.cut(rows, columns), b.cut(rows, columns)
-    for picture, part in ((a, recon), (b, truth)):
-        if not np.isfinite(part).all():
-            raise DataError(f"{picture.path}: the object has NaN or infinite pixels in the compared region")
-        if not part.any():
-            raise DataError(f"{picture.path}: the object is zero all over the compared region")
+    recon, truth, (rows, columns) = _laid_over(path_a, path_b, inset=inset)
     result: dict[str, Any] = {
         "a": str(path_a),
         "b": str(path_b),
@@ -68,6 +61,30 @@ def evaluate(
     if output_dir is not None:
         _write(result, align(recon, truth, ramp=ramp, scale=scale), truth, folder=Path(output_dir))
     return result
+
+
+def draw_evaluation(
+    path_a: str | Path, path_b: str | Path, *, path: str | Path, names: tuple[str, str] = ("A", "B"), inset: int = 8
+) -> None:
+    """A PNG of what `evaluate` compares, the global phase removed: amplitude and phase of both, and the difference."""
+    recon, truth, _ = _laid_over(path_a, path_b, inset=inset)
+    with atomic_path(path) as temporary:
+        draw_comparison(align(recon, truth), truth, path=temporary, names=names)
+
+
+def _laid_over(
+    path_a: str | Path, path_b: str | Path, *, inset: int
+) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
+    """The parts of both objects that are compared, and where they lie on the scan's object grid."""
+    a, b = read_picture(path_a), read_picture(path_b)
+    rows, columns = shared_region(a, b, inset=inset)
+    parts = a.cut(rows, columns), b.cut(rows, columns)
+    for picture, part in zip((a, b), parts, strict=True):
+        if not np.isfinite(part).all():
+            raise DataError(f"{picture.path}: the object has NaN or infinite pixels in the compared region")
+        if not part.any():
+            raise DataError(f"{picture.path}: the object is zero all over the compared region")
+    return *parts, (rows, columns)
 
 
 def read_picture(path: str | Path) -> Picture:

@@ -189,7 +189,7 @@ def test_n_images_takes_the_patterns_at_the_centre_whatever_the_order_of_flags(
         ["--scheduler", "Adaptive", "--disable-checkpointing", "--no-deterministic"],
         ["--precision", "bf16-mixed", "--accumulate-grad-batches", 2],
         ["--logger", "tensorboard", "--early-stop-patience", 1],
-        ["--profile", "ci", "--logger", "none", "--num-workers", 1],
+        ["--profile", "smoke", "--logger", "none", "--num-workers", 1],
     ],
     ids=lambda change: " ".join(map(str, change[:2])),
 )

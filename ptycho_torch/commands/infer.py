@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptycho_torch.commands import command_line
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
@@ -306,7 +305,7 @@ def _write(reconstruction: Reconstruction, start: Start, scan: Scan, fit: _Fit, 
         per_pattern_misfit=fit.per_pattern,
         course=course,
         removed=removed,
-        command=shlex.join(["ptycho-torch", "infer", *sys.argv[1:]]),
+        command=command_line(),
     )
 
 

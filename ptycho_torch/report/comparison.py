@@ -10,8 +10,10 @@ import numpy as np
 from ptycho_torch.metrics import RingCorrelation, fourier_ring_correlation, phases
 
 
-def draw_comparison(aligned: np.ndarray, truth: np.ndarray, *, path: str | Path) -> None:
-    """A PNG with amplitude and phase of both, their differences, and the Fourier ring correlation."""
+def draw_comparison(
+    aligned: np.ndarray, truth: np.ndarray, *, path: str | Path, names: tuple[str, str] = ("A", "B")
+) -> None:
+    """A PNG with amplitude and phase of both, called `names`, their differences, and the Fourier ring correlation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -26,9 +28,9 @@ def draw_comparison(aligned: np.ndarray, truth: np.ndarray, *, path: str | Path)
             low, high = low - 0.5, high + 0.5
         spread = 0.5 * (high - low)
         for key, image, title, limits, colours in (
-            (keys[0], seen, f"A: {name}", (low, high), "gray"),
-            (keys[1], true, f"B: {name}", (low, high), "gray"),
-            (keys[2], seen - true, f"A − B: {name}", (-spread, spread), "RdBu_r"),
+            (keys[0], seen, f"{names[0]}: {name}", (low, high), "gray"),
+            (keys[1], true, f"{names[1]}: {name}", (low, high), "gray"),
+            (keys[2], seen - true, f"difference: {name}", (-spread, spread), "RdBu_r"),
         ):
             shown = grid[key].imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
             grid[key].set(title=title, xticks=[], yticks=[])

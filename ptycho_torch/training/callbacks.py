@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -14,62 +13,33 @@ import pytorch_lightning as pl
 
 from ptycho_torch.errors import Interrupted
 from ptycho_torch.files import atomic_path
-
-PLAIN_SECONDS = 10.0
-"""Seconds between progress lines where there is no terminal."""
+from ptycho_torch.progress import ProgressLine
 
 
 class Progress(pl.Callback):
-    """A bar with loss, patterns a second and time left on a terminal; a plain line now and then elsewhere."""
+    """Loss, patterns per second and time left, by a `ProgressLine`."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        self._seen, self._start, self._spoken = 0, 0.0, 0.0
+        self._line = ProgressLine()
+        self._seen, self._start = 0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._seen, self._start = 0, time.monotonic()
-        if not sys.stdout.isatty():
-            return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            transient=True,
-        )
-        self._bar.start()
-        total, done = int(trainer.estimated_stepping_batches), trainer.global_step
-        self._task = self._bar.add_task("training", total=total, completed=done, state="")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, _: int
     ) -> None:
         self._seen += len(batch[0] if isinstance(batch, tuple | list) else batch)
-        now = time.monotonic()
-        loss = float(outputs["loss"])
-        epochs, steps = trainer.max_epochs, trainer.max_steps
-        state = f"epoch {trainer.current_epoch + 1}/{epochs}" if steps < 0 else f"step {trainer.global_step}/{steps}"
-        state += f"  loss {loss:.4f}"
-        state += f"  {self._seen / max(now - self._start, 1e-9):.0f} patterns/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, state=state)
-        elif now - self._spoken >= PLAIN_SECONDS:
-            self._spoken = now
-            print(state, flush=True)
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " if trainer.max_steps < 0 else ""
+        state = f"{epoch}loss {float(outputs['loss']):.4f}  {self._seen / seconds:.0f} patterns/s"
+        self._line.step("training step", trainer.global_step, int(trainer.estimated_stepping_batches), state)
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._close()
+        self._line.close()
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._line.close()
 
 
 class JsonLines(pl.Callback):

@@ -24,7 +24,9 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.pretrained import pretrained_network
 from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.progress import ProgressLine
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
+from ptycho_torch.report import one_line
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
 from ptycho_torch.training.regions import Anchors, Regions, as_loader, spread_anchors
@@ -42,7 +44,7 @@ def train(config: TrainConfig) -> Path:
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
     check_destination(config.output_dir)
-    say = (lambda *_: None) if config.quiet else print
+    say = ProgressLine(quiet=config.quiet).say
     scan, test = _read(config, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
         say(note)
@@ -73,9 +75,17 @@ def train(config: TrainConfig) -> Path:
     bundle = _write_bundle(model, scan, scale, config, trainer)
     if config.log_patch_stats:
         _log_patch_statistics(model, regions, config)
-    print(f"intensity_scale: {scale.describe()[:-1]}; bundle {bundle})")
-    say(f"bundle: {bundle}")
+    print(one_line(scale, f"bundle {bundle}", misfit=_misfit(trainer, config)))
     return bundle
+
+
+def _misfit(trainer: pl.Trainer, config: TrainConfig) -> str:
+    """The last epoch's misfit in words: of held-out patterns, where there are any."""
+    losses = trainer.callback_metrics
+    held_out = "val_loss" in losses
+    name = "held-out misfit" if held_out else "misfit of the training patterns"
+    kind = "per pixel" if config.torch_loss_mode == "poisson" else "(mean absolute error of the amplitudes)"
+    return f"{name} {float(losses['val_loss' if held_out else 'train_loss']):.4g} {kind}"
 
 
 def fit_scale(scan: Scan, kept: np.ndarray, config: TrainConfig) -> IntensityScale:
@@ -93,7 +103,7 @@ def fit_scale(scan: Scan, kept: np.ndarray, config: TrainConfig) -> IntensitySca
 
 
 def _profiled(config: TrainConfig) -> TrainConfig:
-    if config.profile != "ci":
+    if config.profile != "smoke":
         return config
     return config.model_copy(
         update={"max_epochs": min(config.max_epochs, 2), "n_images": min(config.n_images, 4 * config.batch_size)}
