@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import torch
 
@@ -21,12 +22,17 @@ def resolve_device(accelerator: str, device: str | None = None) -> torch.device:
             raise UsageError(f"--accelerator {wanted}: this machine has no usable CUDA GPU; use cpu or auto")
         return torch.device("cuda")
     if wanted == "mps":
-        if not torch.backends.mps.is_available():
-            raise UsageError("--accelerator mps: this machine has no Apple GPU; use cpu or auto")
-        return torch.device("mps")
+        raise UsageError("--accelerator mps: Apple GPUs have no float64, which positions need; use cpu or auto")
     if wanted == "auto" and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def seconds_on(device: torch.device) -> float:
+    """A clock [s] to measure work on a device with: it is read when all work that was asked for is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def use_available_threads() -> None:

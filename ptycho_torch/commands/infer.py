@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.devices import resolve_device, use_available_threads
+from ptycho_torch.devices import resolve_device, seconds_on, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import Picture, shared_region
 from ptycho_torch.files import atomic_path, write_json
@@ -48,7 +47,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
     say = (lambda *_: None) if config.quiet else print
     _check_writable(config.output_dir)
     if config.probe_from == "patterns":
-        scan = with_probe_from_patterns(scan, say=say)
+        scan = with_probe_from_patterns(scan, device=device, say=say)
     start = find_start(config.model_path, scan)
     scan = start.in_photons(_matched(scan, start, config))
     for note in scan.describe():
@@ -60,15 +59,15 @@ def infer(config: InferenceConfig) -> Reconstruction:
     is_judged = start.group_size == 1 and (config.refine is not None or start.is_general)
     judges = judges_of(scan, np.unique(chosen), freedom) if is_judged else None
     region = start.region(scan, chosen, batch_size=config.inference_batch_size, judges=judges, device=device)
-    begin = time.perf_counter()
+    begin = seconds_on(device)
     with torch.inference_mode(), _precision(config.precision, device):
         obj = start.model(region)
-    seconds = time.perf_counter() - begin
+    seconds = seconds_on(device) - begin
     intensities, given, refining_s = np.ones(len(scan), np.float32), scan.positions, 0.0
     scores: dict[str, Any] = {}
     undenoised = None
     if config.refine:
-        begin = time.perf_counter()
+        begin = seconds_on(device)
         with torch.inference_mode():
             refinement = refined_scan(
                 obj,
@@ -90,7 +89,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
             height, width = region.extent
             undenoised = on_canvas(refinement.undenoised, refinement.origin, region)[:height, :width].cpu().numpy()
         scores["refinement"] = refinement.scores
-        refining_s = time.perf_counter() - begin
+        refining_s = seconds_on(device) - begin
     elif judges is not None:
         region = start.region(scan, chosen, batch_size=config.inference_batch_size, device=device)
     fit = _Fit(start, region, config, intensities)

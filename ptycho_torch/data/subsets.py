@@ -24,7 +24,7 @@ BRIGHT = 40.0
 
 def overlap(positions: np.ndarray, probe: Tensor) -> float:
     """How many patterns light an object pixel, averaged over the illumination I: Σ I² / (Σ I · max|P|²)."""
-    light = illumination(probe)
+    light = illumination(probe).cpu()
     n = light.shape[-1]
     whole, _ = split_positions(torch.as_tensor(positions))
     corners = whole - whole.amin(0)

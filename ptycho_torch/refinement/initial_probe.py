@@ -35,7 +35,9 @@ class FoundProbe:
     likelihoods: dict[float, float]  # held out, per pixel, of each width tried
 
 
-def search_probe(scan: Scan, *, say: Callable[[str], object] = lambda _: None) -> FoundProbe:
+def search_probe(
+    scan: Scan, *, device: torch.device | str = "cpu", say: Callable[[str], object] = lambda _: None
+) -> FoundProbe:
     """The probe that explains the patterns in the middle of a scan best.
 
     For each defocus a short refinement of object and probe from a flat object judges it by patterns held out; the
@@ -43,9 +45,9 @@ def search_probe(scan: Scan, *, say: Callable[[str], object] = lambda _: None) -
     """
     chosen = central_region(scan.positions, min(PATTERNS, len(scan)))
     mean = torch.from_numpy(scan.mean_counts(chosen).astype(np.float32))
-    likelihoods = {width: _tried(scan, chosen, guess_probe(mean, width=width), SWEEPS)[0] for width in WIDTHS}
+    likelihoods = {width: _tried(scan, chosen, guess_probe(mean, width=width), SWEEPS, device)[0] for width in WIDTHS}
     best = min(likelihoods, key=lambda width: likelihoods[width])
-    _, probe = _tried(scan, chosen, guess_probe(mean, width=best), LONG_SWEEPS)
+    _, probe = _tried(scan, chosen, guess_probe(mean, width=best), LONG_SWEEPS, device)
     say(
         f"probe found from the patterns: defocused to {abs(best) * scan.n:.0f} px (sign {'-' if best < 0 else '+'}), "
         f"held-out likelihood {likelihoods[best]:.4g} a pixel; in focus it is {likelihoods[0.0]:.4g}"
@@ -53,30 +55,32 @@ def search_probe(scan: Scan, *, say: Callable[[str], object] = lambda _: None) -
     return FoundProbe(probe.numpy().astype(np.complex64), best, likelihoods)
 
 
-def with_probe_from_patterns(scan: Scan, *, say: Callable[[str], object]) -> Scan:
+def with_probe_from_patterns(scan: Scan, *, device: torch.device | str = "cpu", say: Callable[[str], object]) -> Scan:
     """The scan with the probe that its patterns tell of."""
-    found = search_probe(scan, say=say)
+    found = search_probe(scan, device=device, say=say)
     notes = tuple(note for note in scan.notes if "no probe is given" not in note)
     origin = f"found from the patterns, defocused to {abs(found.width) * scan.n:.0f} px"
     return replace(scan, probe=found.probe, probe_origin=origin, probe_is_guess=False, notes=notes)
 
 
-def with_refined_probe(scan: Scan, *, say: Callable[[str], object]) -> Scan:
+def with_refined_probe(scan: Scan, *, device: torch.device | str = "cpu", say: Callable[[str], object]) -> Scan:
     """The scan with its probe refined, with the object, on the patterns in its middle; the power stays."""
     chosen = central_region(scan.positions, min(MORE_PATTERNS, len(scan)))
-    likelihood, probe = _tried(scan, chosen, torch.as_tensor(scan.probe), LONG_SWEEPS)
+    likelihood, probe = _tried(scan, chosen, torch.as_tensor(scan.probe), LONG_SWEEPS, device)
     found = probe.numpy() * (np.linalg.norm(scan.probe) / np.linalg.norm(probe.numpy()))
     say(f"probe refined on {len(chosen)} patterns: held-out likelihood {likelihood:.4g} a pixel")
     return replace(scan, probe=found.astype(np.complex64), probe_origin=f"refined, {scan.probe_origin} at first")
 
 
-def _tried(scan: Scan, chosen: np.ndarray, probe: Tensor, sweeps: int) -> tuple[float, Tensor]:
-    """The least held-out likelihood that a refinement from this probe reaches, and its probe."""
+def _tried(
+    scan: Scan, chosen: np.ndarray, probe: Tensor, sweeps: int, device: torch.device | str
+) -> tuple[float, Tensor]:
+    """The least held-out likelihood that a refinement from this probe reaches, and its probe, on the CPU."""
     subsets = refining_subsets(scan, chosen, probe)
     judges = spared_patterns(scan.positions[chosen], fraction=0.1)
-    region = Region(scan, chosen, probe, subsets=subsets, judges=judges)
+    region = Region(scan, chosen, probe, subsets=subsets, judges=judges, device=device)
     flat = region.uniform_object()
     with torch.inference_mode():
         found = refine(region, flat, sweeps=sweeps, freedom=Freedom(probe=True))
     finite = [value for value in found.likelihood if math.isfinite(value)]
-    return min(finite, default=math.inf), found.probe
+    return min(finite, default=math.inf), found.probe.cpu()

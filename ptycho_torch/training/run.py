@@ -45,7 +45,7 @@ def train(config: TrainConfig) -> Path:
     use_available_threads()
     check_destination(config.output_dir)
     say = ProgressLine(quiet=config.quiet).say
-    scan, test = _read(config, say)
+    scan, test = _read(config, device, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
         say(note)
     kept, held_out = (
@@ -110,12 +110,12 @@ def _profiled(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _read(config: TrainConfig, say: Callable[[str], object]) -> tuple[Scan, Scan | None]:
+def _read(config: TrainConfig, device: torch.device, say: Callable[[str], object]) -> tuple[Scan, Scan | None]:
     scan = read_scan(config.train_data_file, domain=config.measurement_domain)
     if config.probe_from == "patterns":
-        scan = with_probe_from_patterns(scan, say=say)
+        scan = with_probe_from_patterns(scan, device=device, say=say)
     if config.probe_update:
-        scan = with_refined_probe(scan, say=say)
+        scan = with_refined_probe(scan, device=device, say=say)
     scan = _with_probe_mask(scan, config)
     if config.test_data_file is None:
         return scan, None
