@@ -234,13 +234,6 @@ def test_an_interrupted_training_resumes_to_the_same_bundle(number: int, scan_fi
         assert read_bundle(tmp_path / "cut").digest == read_bundle(tmp_path / "straight").digest
 
 
-def test_the_demo_ends_with_a_picture(tmp_path: Path) -> None:
-    assert run("demo", "--output_dir", tmp_path, "--max_epochs", 1, "--quiet") == 0
-    metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
-    assert (tmp_path / "results" / "reconstructed_phase.png").stat().st_size > 10_000
-    assert metrics["reference"]["phase_pearson"] > 0.7 and metrics["reference"]["amplitude_pearson"] > 0.8
-
-
 def test_evaluate_compares_a_reconstruction_with_the_truth(
     model_dir: Path, scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +277,14 @@ sys.exit(code)
 def test_every_flag_has_a_sentence(name: str) -> None:
     for action in command_parser(name)._actions:
         assert action.help
+
+
+def test_a_quiet_training_prints_one_line_with_the_scale_the_bundle_and_the_misfit(
+    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*train_words(scan_file, tmp_path, epochs=1)) == 0
+    line = rf"intensity_scale: \d+\.\d{{6}} \(learned, from measured; bundle {re.escape(str(tmp_path))}/wts.h5.zip\); "
+    assert re.fullmatch(line + r"held-out misfit \d\S* per pixel\n", capsys.readouterr().out)
 
 
 def test_the_historic_commands_run_verbatim(scan_file: Path, tmp_path: Path) -> None:

@@ -301,20 +301,70 @@ def _write(results: dict[str, Any], folder: Path) -> None:
     _draw(results, folder / "benchmark.png")
 
 
+MARKERS: dict[str, tuple[str, str]] = dict(
+    zip(
+        COLUMNS,
+        (("o", "#1f6fb4"), ("s", "#e08214"), ("*", "#1b9e4b"), ("x", "#c0392b"), ("|", "#7b3fa0"), ("D", "#555555")),
+        strict=True,
+    )
+)
+ROW_INCHES, HEAD_INCHES = 0.44, 0.75
+
+
 def _draw(results: dict[str, Any], path: Path) -> None:
+    """Small panels, a group of experiments each, in two blocks side by side: amplitude and phase PSNR."""
     from matplotlib.figure import Figure
 
     from ptycho_torch.report.pictures import save
 
-    figure = Figure(figsize=(12, 0.5 + 0.3 * len(results) + 1), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, part in zip(axes, ("amplitude", "phase"), strict=True):
-        for column, marker in zip(COLUMNS, "os*x|D", strict=True):
-            values = [figures[column].get(f"{part}_psnr_db", math.nan) for figures in results.values()]
-            axis.plot(values, range(len(values)), marker, label=column, fillstyle="none")
-        axis.set(xlabel=f"{part} PSNR [dB]")
-        axis.grid(axis="y", color="0.9")
-    axes[0].set_yticks(range(len(results)), list(results))
-    axes[0].invert_yaxis()
-    axes[1].legend(fontsize="small")
+    groups: dict[str, dict[str, Any]] = {}
+    for key, figures in results.items():
+        group, name = key.split(", ", 1)
+        groups.setdefault(group, {})[name] = figures
+    blocks = [block for block in _two_blocks(groups) if block]
+    inches = max(sum(HEAD_INCHES + ROW_INCHES * len(groups[group]) for group in block) for block in blocks)
+    figure = Figure(figsize=(9 * len(blocks), inches + (0.6 if len(blocks) > 1 else 0.9)), layout="constrained")
+    parts = figure.subfigures(1, len(blocks), squeeze=False)[0]
+    for part, block in zip(parts, blocks, strict=True):
+        heights = [HEAD_INCHES + ROW_INCHES * len(groups[group]) for group in block]
+        filler = inches - sum(heights)  # so that a row is equally high in both blocks
+        ratios = [*heights, filler] if filler > 0.1 else heights
+        grid = part.add_gridspec(len(ratios), 2, height_ratios=ratios)
+        for row, group in enumerate(block):
+            axes = [part.add_subplot(grid[row, column]) for column in range(2)]
+            _draw_group(axes, group, groups[group])
+    handles, labels = figure.subfigs[0].axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3 * len(blocks), frameon=False, fontsize=12)
     save(figure, path)
+
+
+def _two_blocks(groups: dict[str, dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The groups, in their order, in two blocks with about as many rows each."""
+    names, sizes = list(groups), [len(rows) + HEAD_INCHES / ROW_INCHES for rows in groups.values()]
+    cut = min(range(1, len(names) + 1), key=lambda cut: max(sum(sizes[:cut]), sum(sizes[cut:])))
+    return names[:cut], names[cut:]
+
+
+def _draw_group(axes: list[Any], group: str, rows: dict[str, Any]) -> None:
+    """One group: a line for each experiment, its columns a little below each other so that none hides another."""
+    for axis, part in zip(axes, ("amplitude", "phase"), strict=True):
+        for row in range(len(rows)):
+            if row % 2 == 0:
+                axis.axhspan(row - 0.5, row + 0.5, color="0.955", zorder=0)
+        for column, (name, (marker, colour)) in enumerate(MARKERS.items()):
+            values = [figures[name].get(f"{part}_psnr_db", math.nan) for figures in rows.values()]
+            places = [row + 0.64 * (column / (len(MARKERS) - 1) - 0.5) for row in range(len(rows))]
+            size = 9 if marker == "*" else 6.5
+            axis.plot(
+                values, places, marker, color=colour, label=name, fillstyle="none", markersize=size, markeredgewidth=1.6
+            )
+        axis.set_title(f"{group}: {part} PSNR [dB]", fontsize=12, loc="left", fontweight="bold")
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.margins(x=0.08)
+        axis.grid(axis="x", color="0.85", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.tick_params(labelsize=11, length=0)
+        for side in ("top", "right", "left"):
+            axis.spines[side].set_visible(False)
+    axes[0].set_yticks(range(len(rows)), list(rows))
+    axes[1].set_yticks(range(len(rows)), [""] * len(rows))
