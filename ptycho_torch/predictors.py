@@ -21,9 +21,12 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
 from ptycho_torch.networks.pretrained import PRETRAINED, pretrained_network
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
+from ptycho_torch.types import Propagation
 
 FLAT = "flat"
 """The word for a start that knows nothing."""
+FAR_FIELD_ONLY = "the pretrained network is trained on far-field patterns; the initial object is flat, refine it"
+"""What is said where the pretrained network is asked about a near-field scan."""
 RECONSTRUCTION = "reconstruction"
 """The kind of start that is an object already."""
 STATISTICS_SIZE = 64
@@ -41,10 +44,25 @@ class Start:
     group_size: int = 1
     statistics_size: int = STATISTICS_SIZE
     n: int | None = None  # side of the patterns that it was made for; None: any
+    propagation: Propagation | None = None  # of the patterns that it was made for; None: any
     probe: np.ndarray | None = None  # for scans that bring none
     facts: dict[str, Any] = field(default_factory=dict)
     is_flat: bool = False
     is_general: bool = False  # a network that was not trained on this kind of scan
+    notes: tuple[str, ...] = ()  # what a user has to know before a run
+
+    def check_fits(self, scan: Scan) -> None:
+        """DataError where this was trained on patterns of another size or propagation than the scan's."""
+        if self.n is not None and scan.n != self.n:
+            raise DataError(
+                f"{scan.source}: patterns are {scan.n} x {scan.n}, the {self.name} was trained on "
+                f"{self.n} x {self.n}; train on patterns of this size"
+            )
+        if self.propagation is not None and scan.propagation != self.propagation:
+            raise DataError(
+                f"{scan.source}: patterns are {scan.propagation} field, the {self.name} was trained on "
+                f"{self.propagation} field; train on such a scan, or refine from a flat object"
+            )
 
     def in_photons(self, scan: Scan) -> Scan:
         """The scan with its probe in √photons, by the intensity scale."""
@@ -85,8 +103,10 @@ def find_start(path: Path, scan: Scan) -> Start:
     if str(path) == FLAT:
         scale = scale_of(scan)
         return Start(PtychoModel(_Flat(), scale=scale.value).eval(), scale, "a flat object", "flat", is_flat=True)
-    if str(path) == PRETRAINED:
+    if str(path) == PRETRAINED and scan.propagation == "far":
         return _pretrained(scan)
+    if str(path) == PRETRAINED:
+        return replace(find_start(Path(FLAT), scan), notes=(FAR_FIELD_ONLY,))
     if path.suffix == ".npz":
         return _from_file(path, scan)
     return from_bundle(path)
@@ -120,6 +140,7 @@ def from_bundle(path: Path) -> Start:
         group_size=options["group_size"] if name == "cnn" else 1,
         statistics_size=size,
         n=n,
+        propagation=bundle.params.get("propagation", "far"),
         probe=bundle.probe,
         facts=_facts_of(bundle),
     )

@@ -50,7 +50,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
         scan = with_probe_from_patterns(scan, device=device, say=say)
     start = find_start(config.model_path, scan)
     scan = start.in_photons(_matched(scan, start, config))
-    for note in scan.describe():
+    for note in (*scan.describe(), *start.notes):
         say(note)
     print(f"intensity_scale: {start.scale.describe()[:-1]}; {start.name})")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -114,11 +114,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
 
 
 def _matched(scan: Scan, start: Start, config: InferenceConfig) -> Scan:
-    if start.n is not None and scan.n != start.n:
-        raise DataError(
-            f"{config.test_data}: patterns are {scan.n} x {scan.n}, the {start.name} was trained on "
-            f"{start.n} x {start.n}; train on patterns of this size"
-        )
+    start.check_fits(scan)
     if scan.probe_is_guess and start.probe is not None:
         scan = replace(scan, probe=start.probe, probe_origin="from the bundle", probe_is_guess=False)
     if config.probe_mask:

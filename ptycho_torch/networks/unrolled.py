@@ -44,9 +44,10 @@ class Unrolled(nn.Module):
 
     with the likelihood gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. The
     likelihood is that of the amplitudes, from the fourth stage on that of Poisson, with a background in the measure of
-    what the stage before left unexplained, be it photon noise or what the model does not know. Then the phase that the
-    patterns' shifts in the last sweep tell of is added, and a `Correction`: a U-Net sees O, d, v, the mean Ō of the
-    last sweep's objects, √illumination and ln R², what the sweep left unexplained (photon noise, in the end). The last
+    what the stage before left unexplained, be it photon noise or what the model does not know. In the far field the
+    phase that the patterns' shifts in the last sweep tell of is added then, and always a `Correction`: a U-Net sees O,
+    d, v, the mean Ō of the last sweep's objects, √illumination and ln R², what the sweep left unexplained (photon
+    noise, in the end). The last
     stage goes on from Ō, which has less of the noise of single subsets; where patterns are held out of the region and
     light is bright, its correction goes as far as those find it likely (`likeliest_share`). Steps η and momenta μ are
     learned for every sweep; before, the first stage strides out, the later ones carry on (see `COURSE`). The probe acts
@@ -72,7 +73,7 @@ class Unrolled(nn.Module):
         preconditions = [1 / (light + FLOOR * light.max()) for light in lights]
         illumination = torch.stack(lights).sum(0)
         brightness = (illumination / illumination.max()).sqrt()
-        lift = slow_phase_lift(region.probe, region.shape)
+        lift = slow_phase_lift(region.probe, region.shape, propagator=region.forward.propagator)
         obj, unit = region.uniform_object(), region.uniform_transmission
         velocity = direction = torch.zeros_like(obj)
         left = torch.ones((), device=region.device)
@@ -94,10 +95,11 @@ class Unrolled(nn.Module):
                         power = power + (direction.detach() / unit).abs().square() / region.subsets
             sums = torch.cat(shifts)
             left = unexplained(sums).detach()
-            phase = slow_phase(sums, region.positions[: len(sums)], region.probe, region.shape)
-            turn = torch.polar(torch.ones_like(phase), phase)
-            velocity, direction, mean = turn * velocity, turn * direction, turn * mean
-            obj = mean if denoiser is self.denoisers[-1] else turn * obj
+            if region.forward.propagator.shifts_with_phase_ramps:
+                phase = slow_phase(sums, region.positions[: len(sums)], region.probe, region.shape)
+                turn = torch.polar(torch.ones_like(phase), phase)
+                obj, velocity, direction, mean = (turn * each for each in (obj, velocity, direction, mean))
+            obj = mean if denoiser is self.denoisers[-1] else obj
             noise = torch.full_like(brightness, 0.1) * (left + 1e-12).log()
             pictures = to_channels((obj - unit, direction, velocity, mean - obj), unit)
             seen = torch.stack([*pictures, brightness, noise, _unrest(power)])

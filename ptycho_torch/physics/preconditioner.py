@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from ptycho_torch.physics.optics import detector_intensity, far_field, inverse_far_field
+from ptycho_torch.physics.optics import detector_intensity, inverse_far_field
+from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
 MOST = 10.0
 """The slowest waves are lifted by at most this factor."""
@@ -23,27 +24,29 @@ WIDEN = 1.5
 """The wave number of equal visibility is taken this much lower than for a flat object."""
 
 
-def spot_width_px(probe: Complex[Tensor, "mode n n"]) -> float:
+def spot_width_px(probe: Complex[Tensor, "mode n n"], propagator: Propagator = FAR_FIELD) -> float:
     """Root-mean-square width a [px, one axis] of the spot F⁻¹|Ψ| that the flat object's diffraction amplitude makes.
 
-    a² = Σ r²|s(r)|² / (2 Σ|s(r)|²) = ⟨|∂|Ψ|/∂k|²⟩: how strongly a tilt of the exit wave changes the amplitude.
+    a² = Σ r²|s(r)|² / (2 Σ|s(r)|²) = ⟨|∂|Ψ|/∂k|²⟩: how strongly a tilt of the exit wave changes the amplitude. In the
+    near field the same tilt moves the pattern by 1/(N·Fr) times as many pixels, and a is that much wider.
     """
-    amplitude = detector_intensity(far_field(probe)).sqrt()
+    amplitude = detector_intensity(propagator.forward(probe)).sqrt()
     spot = inverse_far_field(amplitude.to(probe.dtype)).abs().square()
     reach = torch.arange(spot.shape[-1], device=spot.device) - spot.shape[-1] // 2
     radius_squared = (reach[:, None].square() + reach[None, :].square()).to(spot.dtype)
-    return math.sqrt(float((radius_squared * spot).sum() / (2 * spot.sum())))
+    width = math.sqrt(float((radius_squared * spot).sum() / (2 * spot.sum())))
+    return propagator.tilt_shift_px(probe.shape[-1]) * width
 
 
 def slow_phase_lift(
-    probe: Complex[Tensor, "mode n n"], shape: tuple[int, int]
+    probe: Complex[Tensor, "mode n n"], shape: tuple[int, int], *, propagator: Propagator = FAR_FIELD
 ) -> Float[Tensor, "{shape[0]} {shape[1]//2+1}"]:
     """The factor F(q) − 1 by which slow phase waves are lifted, for the half-spectrum of a canvas, `[H, W//2+1]`.
 
     1/F = q²/(q² + q_c²) + 1/10, the visibility above bounded from below; q_c² = 1/(2 a²) is where both kinds are
     equal. F → 1/1.1 at fine detail is left at 1.
     """
-    cut = 1 / (math.sqrt(2) * spot_width_px(probe) * WIDEN)
+    cut = 1 / (math.sqrt(2) * spot_width_px(probe, propagator) * WIDEN)
     y = 2 * math.pi * torch.fft.fftfreq(shape[0], device=probe.device)
     x = 2 * math.pi * torch.fft.rfftfreq(shape[1], device=probe.device)
     squared = y[:, None].square() + x[None, :].square()

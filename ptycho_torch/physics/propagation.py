@@ -32,6 +32,9 @@ class Propagator(Protocol):
     def shifts_with_phase_ramps(self) -> bool:
         """Whether a phase ramp on the exit wave moves its pattern rigidly over the detector, as in the far field."""
 
+    def tilt_shift_px(self, n: int) -> float:
+        """Detector pixels that a pattern moves by when the exit wave gets one more wave of phase over its n pixels."""
+
     def forward(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The wave on the detector."""
 
@@ -59,6 +62,10 @@ class FarField:
     @property
     def shifts_with_phase_ramps(self) -> bool:
         return True
+
+    def tilt_shift_px(self, n: int) -> float:
+        """1."""
+        return 1.0
 
     def forward(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """Ψ(k) = 1/N Σ_r ψ(r) exp(−2πi k·r/N), see `far_field`."""
@@ -98,6 +105,10 @@ class NearField:
     @property
     def shifts_with_phase_ramps(self) -> bool:
         return False
+
+    def tilt_shift_px(self, n: int) -> float:
+        """1 / (N·Fr), away from the edges of the window."""
+        return 1 / (n * self.fresnel_number)
 
     def forward(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """F⁻¹[F[ψ] · exp(−iπ f_px² / Fr)]."""

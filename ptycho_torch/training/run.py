@@ -120,6 +120,11 @@ def _read(config: TrainConfig, device: torch.device, say: Callable[[str], object
     if config.test_data_file is None:
         return scan, None
     test = _with_probe_mask(read_scan(config.test_data_file, domain=config.measurement_domain), config)
+    if test.propagation != scan.propagation:
+        raise DataError(
+            f"{config.test_data_file}: patterns are {test.propagation} field, those of {config.train_data_file} are "
+            f"{scan.propagation} field; both scans need one propagation"
+        )
     if test.n != scan.n:
         raise DataError(
             f"{config.test_data_file}: patterns are {test.n} x {test.n}, those of {config.train_data_file} are "
@@ -320,6 +325,7 @@ def _write_bundle(
         "probe": {"modes": len(scan.probe), "norm": scale.probe_norm, "origin": scan.probe_origin},
         "pixel_size_m": scan.pixel_size_m,
         "wavelength_m": scan.wavelength_m,
+        **({} if scan.propagation == "far" else {"propagation": scan.propagation}),  # far field where nothing is said
         "training": {"epochs": trainer.current_epoch, "steps": trainer.global_step, **losses},
     }
     provenance = {

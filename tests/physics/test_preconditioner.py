@@ -61,12 +61,12 @@ def test_only_slow_phase_is_lifted() -> None:
     obj = torch.polar(0.5 + torch.rand(SHAPE, generator=generator), torch.randn(SHAPE, generator=generator))
     lift = slow_phase_lift(probe(), SHAPE)
     growth = obj * torch.rand(SHAPE, generator=generator)
-    assert torch.allclose(lift_slow_phase(growth, obj, lift), growth, atol=1e-5)
+    assert torch.allclose(lift_slow_phase(growth, obj, lift, unit=1.0), growth, atol=1e-5)
     flat = torch.ones(SHAPE, dtype=torch.complex64)
     y = torch.arange(SHAPE[0])[:, None].expand(SHAPE)
     for waves, expected in ((1, float(lift[1, 0]) + 1), (50, float(lift[50, 0]) + 1)):
         turn = 0.01j * torch.sin(2 * math.pi * waves * y / SHAPE[0]).to(torch.complex64)
-        lifted = lift_slow_phase(turn, flat, lift)
+        lifted = lift_slow_phase(turn, flat, lift, unit=1.0)
         ratio = float((lifted * turn.conj()).real.sum() / turn.abs().square().sum())
         assert ratio == pytest.approx(1 + (expected - 1) / 1.05, rel=1e-3)
 
