@@ -18,7 +18,7 @@ from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, split_by_position
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.devices import resolve_device, use_available_threads
+from ptycho_torch.devices import deterministic, resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
@@ -40,6 +40,11 @@ def train(config: TrainConfig) -> Path:
     """Train as the settings say and write `wts.h5.zip` into the output folder; returns its path."""
     config = _profiled(config)
     device = resolve_device(config.accelerator, config.device)
+    with deterministic(device, config.deterministic):
+        return _train(config, device)
+
+
+def _train(config: TrainConfig, device: torch.device) -> Path:
     use_available_threads()
     check_destination(config.output_dir)
     say = (lambda *_: None) if config.quiet else print
@@ -57,7 +62,6 @@ def train(config: TrainConfig) -> Path:
         )
     scale = fit_scale(scan, kept, config)
     torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     model = PtychoModel(_network(config, scan.n), scale=scale.value, learn_scale=config.intensity_scale == "learned")
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     regions = _regions(scan, kept, scale, config)
