@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 VALIDATION_REGIONS = 8
 LAST_CHECKPOINT = "last.ckpt"
+LOG_NAME = "training_log.jsonl"
 
 
 def train(config: TrainConfig) -> Path:
@@ -47,6 +48,7 @@ def train(config: TrainConfig) -> Path:
 def _train(config: TrainConfig, device: torch.device) -> Path:
     use_available_threads()
     check_destination(config.output_dir)
+    _check_no_links(config.output_dir)
     say = (lambda *_: None) if config.quiet else print
     scan, test = _read(config, device, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
@@ -94,6 +96,18 @@ def fit_scale(scan: Scan, kept: np.ndarray, config: TrainConfig) -> IntensitySca
         n_patterns=len(kept),
         probe_norm=norm_of(scan.probe),
     )
+
+
+def _check_no_links(folder: Path) -> None:
+    """Refuses an output folder where training would write or delete files elsewhere, through a link."""
+    checkpoints, logs = folder / "checkpoints", folder / "logs"
+    replaced = [checkpoints, *sorted(checkpoints.glob("*.ckpt")), logs, logs / "metrics.csv", folder / LOG_NAME]
+    for path in replaced:
+        if path.is_symlink():
+            raise UsageError(
+                f"--output_dir {folder}: {path} is a link to {path.readlink()}, where training would replace files; "
+                "remove the link or choose another folder"
+            )
 
 
 def _profiled(config: TrainConfig) -> TrainConfig:
@@ -179,7 +193,7 @@ def _fit(
     """Runs the trainer and leaves the best weights in the model."""
     import pytorch_lightning as pl
 
-    from ptycho_torch.training.callbacks import GracefulStop
+    from ptycho_torch.training.callbacks import GracefulStop, same_signal_handlers
     from ptycho_torch.training.lightning import LightningPtycho, keep_quiet
 
     keep_quiet()
@@ -219,13 +233,14 @@ def _fit(
     if validation is not None:
         anchors = spread_anchors(validation.positions, size=validation.size, most=VALIDATION_REGIONS)
         validation_loader = as_loader(validation, anchors, workers=0)
-    trainer.fit(
-        module,
-        as_loader(regions, sampler, workers=config.num_workers),
-        validation_loader,
-        ckpt_path=last,
-        weights_only=True,
-    )
+    with same_signal_handlers():
+        trainer.fit(
+            module,
+            as_loader(regions, sampler, workers=config.num_workers),
+            validation_loader,
+            ckpt_path=last,
+            weights_only=True,
+        )
     best = checkpoints[0].best_model_path if checkpoints else ""
     if best:
         # The network of the best epoch with the scale of the last: the likelihood by which "best" is told can't see it.
@@ -240,16 +255,14 @@ def _fit(
 def _checkpoints(config: TrainConfig, monitored: str) -> list[Any]:
     if not config.enable_checkpointing:
         return []
-    from pytorch_lightning.callbacks import ModelCheckpoint
-
-    from ptycho_torch.training.callbacks import LastCheckpoint
+    from ptycho_torch.training.callbacks import BestCheckpoints, LastCheckpoint
 
     folder = config.output_dir / "checkpoints"
     if not config.resume:
         for stale in folder.glob("*.ckpt"):
             stale.unlink()
     return [
-        ModelCheckpoint(
+        BestCheckpoints(
             dirpath=folder,
             filename="best-{epoch:03d}",
             monitor=monitored,
@@ -267,7 +280,7 @@ def _other_callbacks(config: TrainConfig, monitored: str) -> list[Any]:
     from ptycho_torch.training.callbacks import JsonLines, Progress
 
     callbacks: list[Any] = [
-        JsonLines(config.output_dir / "training_log.jsonl", append=config.resume),
+        JsonLines(config.output_dir / LOG_NAME, append=config.resume),
         EarlyStopping(monitored, mode=config.checkpoint_mode, patience=config.early_stop_patience),
     ]
     return callbacks if config.quiet else [*callbacks, Progress()]
