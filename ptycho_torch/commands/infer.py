@@ -17,7 +17,7 @@ from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.devices import resolve_device, seconds_on, use_available_threads
+from ptycho_torch.devices import deterministic, resolve_device, seconds_on, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import Picture, shared_region
 from ptycho_torch.files import atomic_path, write_json
@@ -42,6 +42,11 @@ LIT = 0.05
 def infer(config: InferenceConfig) -> Reconstruction:
     """Reconstruct as the settings say and write the results into the output folder."""
     device = resolve_device(config.accelerator, config.device)
+    with deterministic(device):
+        return _infer(config, device)
+
+
+def _infer(config: InferenceConfig, device: torch.device) -> Reconstruction:
     use_available_threads()
     scan = read_scan(config.test_data, domain=config.measurement_domain)
     say = (lambda *_: None) if config.quiet else print
@@ -53,7 +58,6 @@ def infer(config: InferenceConfig) -> Reconstruction:
     for note in (*scan.describe(), *start.notes):
         say(note)
     print(f"intensity_scale: {start.scale.describe()[:-1]}; {start.name})")
-    torch.use_deterministic_algorithms(True, warn_only=True)
     start.model.to(device)
     chosen, freedom = _chosen(start, scan, config), _freedom(start, config)
     is_judged = start.group_size == 1 and (config.refine is not None or start.is_general)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ptycho_torch.errors import Interrupted
 from ptycho_torch.files import atomic_path
@@ -77,16 +82,56 @@ class LastCheckpoint(pl.Callback):
             trainer.save_checkpoint(temporary)
 
 
+class BestCheckpoints(ModelCheckpoint):
+    """The best epochs. When training goes on, only files in its own folder count, whatever paths a checkpoint names.
+
+    The trainer deletes what is no longer among the best, and folders with all that they hold; a checkpoint that comes
+    from elsewhere must not say where.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        found = state_dict.get("best_k_models")
+        scores = found.items() if isinstance(found, dict) else ()
+        here = {path: score for named, score in scores if (path := self._own(named)) and torch.is_tensor(score)}
+        self.best_k_models = here
+        if not here:
+            return
+        ranked = sorted(here, key=lambda path: float(here[path]), reverse=self.mode == "max")
+        self.best_model_path, self.best_model_score = ranked[0], here[ranked[0]]
+        if len(here) == self.save_top_k:
+            self.kth_best_model_path, self.kth_value = ranked[-1], here[ranked[-1]]
+
+    def _own(self, named: object) -> str | None:
+        path = Path(self.dirpath or "") / Path(str(named)).name
+        is_own = path.match("best-*.ckpt") and path.is_file() and not path.is_symlink()
+        return str(path) if is_own else None
+
+
+@contextmanager
+def same_signal_handlers() -> Iterator[None]:
+    """What signals did before, they do again afterwards: a training must not leave its own handlers behind."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
 class GracefulStop(pl.Callback):
-    """Ctrl-C and SIGTERM end training between two batches; the last finished epoch can be resumed."""
+    """Ctrl-C and SIGTERM end training between two batches; the last finished epoch can be resumed.
+
+    Its handlers stay until `same_signal_handlers` ends; outside the main thread, there are none.
+    """
 
     def __init__(self) -> None:
         self._received: int | None = None
-        self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._note)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number
@@ -99,14 +144,3 @@ class GracefulStop(pl.Callback):
         stop = Interrupted(f"training was interrupted after {finished} finished epochs; {way_out}")
         stop.exit_code = 128 + self._received
         raise stop
-
-    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}

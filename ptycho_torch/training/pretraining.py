@@ -28,7 +28,7 @@ from ptycho_torch.refinement import Freedom, refine
 from ptycho_torch.refinement.denoising import look
 from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
 from ptycho_torch.simulation.variety import random_scan
-from ptycho_torch.training.callbacks import GracefulStop, Progress
+from ptycho_torch.training.callbacks import GracefulStop, Progress, same_signal_handlers
 from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
 
 LIT = 0.3
@@ -159,7 +159,8 @@ def _learn(
     crops = Crops(examples, seed=[recipe.seed, stage, 2], steps=recipe.steps)
     enough, pace = (CLEAN_ENOUGH, CAREFUL) if stage == recipe.stages else (GOOD_ENOUGH, 1.0)
     training = StageTraining(learner, learning_rate=pace * recipe.learning_rate, enough=enough)
-    trainer.fit(training, DataLoader(crops, batch_size=None))
+    with same_signal_handlers():
+        trainer.fit(training, DataLoader(crops, batch_size=None))
     gain = _gain(learner.cpu(), unseen, enough=enough)
     learner.to(device)
     return gain

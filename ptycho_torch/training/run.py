@@ -18,7 +18,7 @@ from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, split_by_position
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.devices import resolve_device, use_available_threads
+from ptycho_torch.devices import deterministic, resolve_device, use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
@@ -36,14 +36,21 @@ if TYPE_CHECKING:
 
 VALIDATION_REGIONS = 8
 LAST_CHECKPOINT = "last.ckpt"
+LOG_NAME = "training_log.jsonl"
 
 
 def train(config: TrainConfig) -> Path:
     """Train as the settings say and write `wts.h5.zip` into the output folder; returns its path."""
     config = _profiled(config)
     device = resolve_device(config.accelerator, config.device)
+    with deterministic(device, config.deterministic):
+        return _train(config, device)
+
+
+def _train(config: TrainConfig, device: torch.device) -> Path:
     use_available_threads()
     check_destination(config.output_dir)
+    _check_no_links(config.output_dir)
     say = ProgressLine(quiet=config.quiet).say
     scan, test = _read(config, device, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
@@ -59,7 +66,6 @@ def train(config: TrainConfig) -> Path:
         )
     scale = fit_scale(scan, kept, config)
     torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     model = PtychoModel(_network(config, scan.n), scale=scale.value, learn_scale=config.intensity_scale == "learned")
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     regions = _regions(scan, kept, scale, config)
@@ -100,6 +106,18 @@ def fit_scale(scan: Scan, kept: np.ndarray, config: TrainConfig) -> IntensitySca
         n_patterns=len(kept),
         probe_norm=norm_of(scan.probe),
     )
+
+
+def _check_no_links(folder: Path) -> None:
+    """Refuses an output folder where training would write or delete files elsewhere, through a link."""
+    checkpoints, logs = folder / "checkpoints", folder / "logs"
+    replaced = [checkpoints, *sorted(checkpoints.glob("*.ckpt")), logs, logs / "metrics.csv", folder / LOG_NAME]
+    for path in replaced:
+        if path.is_symlink():
+            raise UsageError(
+                f"--output_dir {folder}: {path} is a link to {path.readlink()}, where training would replace files; "
+                "remove the link or choose another folder"
+            )
 
 
 def _profiled(config: TrainConfig) -> TrainConfig:
@@ -190,7 +208,7 @@ def _fit(
     """Runs the trainer and leaves the best weights in the model."""
     import pytorch_lightning as pl
 
-    from ptycho_torch.training.callbacks import GracefulStop
+    from ptycho_torch.training.callbacks import GracefulStop, same_signal_handlers
     from ptycho_torch.training.lightning import LightningPtycho, keep_quiet
 
     keep_quiet()
@@ -230,13 +248,14 @@ def _fit(
     if validation is not None:
         anchors = spread_anchors(validation.positions, size=validation.size, most=VALIDATION_REGIONS)
         validation_loader = as_loader(validation, anchors, workers=0)
-    trainer.fit(
-        module,
-        as_loader(regions, sampler, workers=config.num_workers),
-        validation_loader,
-        ckpt_path=last,
-        weights_only=True,
-    )
+    with same_signal_handlers():
+        trainer.fit(
+            module,
+            as_loader(regions, sampler, workers=config.num_workers),
+            validation_loader,
+            ckpt_path=last,
+            weights_only=True,
+        )
     best = checkpoints[0].best_model_path if checkpoints else ""
     if best:
         # The network of the best epoch with the scale of the last: the likelihood by which "best" is told can't see it.
@@ -251,16 +270,14 @@ def _fit(
 def _checkpoints(config: TrainConfig, monitored: str) -> list[Any]:
     if not config.enable_checkpointing:
         return []
-    from pytorch_lightning.callbacks import ModelCheckpoint
-
-    from ptycho_torch.training.callbacks import LastCheckpoint
+    from ptycho_torch.training.callbacks import BestCheckpoints, LastCheckpoint
 
     folder = config.output_dir / "checkpoints"
     if not config.resume:
         for stale in folder.glob("*.ckpt"):
             stale.unlink()
     return [
-        ModelCheckpoint(
+        BestCheckpoints(
             dirpath=folder,
             filename="best-{epoch:03d}",
             monitor=monitored,
@@ -278,7 +295,7 @@ def _other_callbacks(config: TrainConfig, monitored: str) -> list[Any]:
     from ptycho_torch.training.callbacks import JsonLines, Progress
 
     callbacks: list[Any] = [
-        JsonLines(config.output_dir / "training_log.jsonl", append=config.resume),
+        JsonLines(config.output_dir / LOG_NAME, append=config.resume),
         EarlyStopping(monitored, mode=config.checkpoint_mode, patience=config.early_stop_patience),
     ]
     return callbacks if config.quiet else [*callbacks, Progress()]
