@@ -79,7 +79,7 @@ class Forward:
     def counts_behind(
         self, patches: Complex[Tensor, "b n n"], probe: Complex[Tensor, "#b mode n n"]
     ) -> Float[Tensor, "b n n"]:
-        """The expected counts behind patches that are cut already, Σ_m |propagate(P_m · O_j)|², photons."""
+        """The expected counts behind patches already cut, Σ_m |propagate(P_m · O_j)|², `[b, N, N]`, photons."""
         return detector_intensity(self.propagator.forward(exit_wave(patches, probe)))
 
     def empty_beam(self, probe: Complex[Tensor, "*batch mode n n"]) -> Float[Tensor, "*batch n n"]:

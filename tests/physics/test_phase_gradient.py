@@ -7,11 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from physics_cases import few, gaussian, law, random_real, seeds
 from scipy import ndimage
 
 from ptycho_torch.physics.optics import detector_intensity, exit_wave, far_field
 from ptycho_torch.physics.patches import extract_whole
-from ptycho_torch.physics.phase_gradient import pattern_shifts, shift_sums, slow_phase
+from ptycho_torch.physics.phase_gradient import pattern_shifts, shift_sums, slow_phase, unexplained
 from ptycho_torch.physics.probe import illumination, shift_probe
 from ptycho_torch.physics.sweep import likelihood_gradient
 from ptycho_torch.simulation.probes import make_probe
@@ -114,3 +117,58 @@ def test_a_sweep_sees_the_shifts_in_passing() -> None:
     _, far = pattern_shifts(torch.cat(seen))
     assert torch.allclose(far[:, 1], torch.full((len(far),), 2.0, dtype=torch.float64), atol=0.1)
     assert torch.allclose(far[:, 0], torch.zeros(len(far), dtype=torch.float64), atol=0.01)
+
+
+def sums_of(shifts: torch.Tensor, *, lean: float = 0.0) -> torch.Tensor:
+    """The `shift_sums` of patterns that lie by exactly these shifts from the predicted ones; `lean` is H_yx."""
+    there = torch.zeros(len(shifts), 2, 2, dtype=torch.float64)
+    there[:, 0, 0], there[:, 1, 0], there[:, 0, 1] = 1, shifts[:, 0], shifts[:, 1]
+    here = torch.zeros_like(there)
+    here[:, 0, 0] = 1
+    products = torch.eye(3, dtype=torch.float64).repeat(len(shifts), 1, 1)
+    products[:, 1, 2] = products[:, 2, 1] = lean
+    products[:, 0, 1:] = products[:, 1:, 0] = shifts @ products[0, 1:, 1:] / 2
+    return torch.cat([each.flatten(1) for each in (products, there, here)], 1)
+
+
+@law
+@given(seeds)
+def test_exact_shifts_are_read_as_they_are(seed: int) -> None:
+    shifts = 3 * random_real(5, 2, seed=seed) - 1.5
+    for estimate in pattern_shifts(sums_of(shifts, lean=float(shifts[0, 0]) / 2)):
+        assert torch.allclose(estimate, shifts)
+
+
+@law
+@given(st.integers(-4, 4), st.integers(-4, 4), st.floats(0.1, 9), st.sampled_from([31, 32]))
+def test_a_pattern_moved_by_whole_pixels_has_moved_its_centroid_so_far(dy: int, dx: int, flux: float, n: int) -> None:
+    predicted = a_pattern(1, -2, 1.2)[:, :n, :n]
+    measured = flux * torch.roll(predicted, (dy, dx), (-2, -1))
+    valid = torch.ones(n, n, dtype=torch.float64)
+    _, far = pattern_shifts(shift_sums(predicted, measured, valid))
+    assert far[0].tolist() == pytest.approx((dy, dx), abs=2e-3)
+    left = unexplained(shift_sums(predicted, flux * predicted, valid))
+    assert float(left) == pytest.approx((1 - 1 / flux) ** 2, abs=1e-6)
+    near, _ = pattern_shifts(shift_sums(predicted, predicted.clone(), valid))
+    assert torch.equal(near, torch.zeros_like(near))
+
+
+@few
+@given(st.integers(-9, 9), st.integers(-9, 9), st.integers(-9, 9), st.sampled_from([(96, 128), (120, 88)]))
+def test_a_quadratic_phase_is_recovered_from_its_exact_shifts(
+    yy: int, yx: int, xx: int, shape: tuple[int, int]
+) -> None:
+    bend = 2e-4 * torch.tensor([[yy, yx], [yx, xx]], dtype=torch.float64)
+    middle = torch.tensor([side / 2 for side in shape], dtype=torch.float64)
+    positions = torch.cartesian_prod(*(torch.arange(8.0, side - 7, 4) for side in shape)).double()
+    shifts = (positions - middle) @ bend * N / (2 * math.pi)
+    found = slow_phase(sums_of(shifts), positions, gaussian(N, 4.0)[None], shape)
+    rows, columns = (torch.arange(16.0, side - 16).double() - side / 2 for side in shape)
+    y, x = (each.flatten() for each in torch.meshgrid(rows, columns, indexing="ij"))
+    design = torch.stack([y.square() / 2, y * x, x.square() / 2, y, x, torch.ones_like(y)], -1)
+    lit = found[16:-16, 16:-16].flatten()
+    fit = torch.linalg.lstsq(design, lit).solution
+    most = 2e-4 * max(abs(yy), abs(yx), abs(xx))
+    assert fit[:3].tolist() == pytest.approx([float(bend[0, 0]), float(bend[0, 1]), float(bend[1, 1])], abs=0.06 * most)
+    assert fit[3:5].tolist() == pytest.approx([0, 0], abs=1.2 * most)  # the place of a cell is known to about a pixel
+    assert float((lit - design @ fit).std()) <= 8 * most

@@ -6,9 +6,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from physics_cases import gaussian, law, random_real, random_wave, seeds
 
 from ptycho_torch.physics.low_pass import slow_part
 from ptycho_torch.physics.preconditioner import MOST, WIDEN, lift_slow_phase, slow_phase_lift, spot_width_px
+from ptycho_torch.physics.propagation import NearField
 from ptycho_torch.physics.sweep import likelihood_gradient
 from ptycho_torch.simulation import make_probe
 
@@ -78,3 +82,43 @@ def test_the_slow_part_of_a_wave_is_what_a_gaussian_leaves_of_it(waves: tuple[in
     turns = (waves[0] / SHAPE[0]) ** 2 + (waves[1] / SHAPE[1]) ** 2
     left = math.exp(-2 * (math.pi * 2) ** 2 * turns)  # 2 px
     assert torch.allclose(slow_part(wave), left * wave, atol=1e-5)
+
+
+@law
+@given(st.integers(8, 15), st.integers(8, 15), st.floats(-3, 3), seeds)
+def test_a_lift_leaves_amplitudes_alone_and_knows_no_global_phase(
+    height: int, width: int, turn: float, seed: int
+) -> None:
+    obj, direction, other = random_wave(3, height, width, seed=seed)
+    lift = 9 * random_real(height, width // 2 + 1, seed=seed)
+    lifted = lift_slow_phase(direction, obj, lift)
+    added = (obj.conj() * (lifted - direction)).real
+    assert torch.allclose(added, torch.zeros_like(added), atol=1e-9)
+    real = lift_slow_phase(direction - 2.5 * other, obj, lift)
+    assert torch.allclose(real, lifted - 2.5 * lift_slow_phase(other, obj, lift))
+    turned = complex(math.cos(turn), math.sin(turn))
+    assert torch.allclose(lift_slow_phase(turned * direction, turned * obj, lift), turned * lifted)
+    assert torch.allclose(lift_slow_phase(direction, obj, 0 * lift), direction)
+    assert torch.allclose(lift_slow_phase(other.real * obj, obj, lift), other.real * obj)
+
+
+@law
+@given(st.sampled_from([47, 48]), st.floats(3.5, 6), st.floats(-3, 3), st.floats(-3, 3), st.floats(0.2, 5))
+def test_the_spot_of_a_gaussian_is_itself_in_and_out_of_focus(
+    n: int, width: float, y: float, x: float, fresnel_number: float
+) -> None:
+    light = gaussian(n, width, y=y, x=x)[None]
+    assert spot_width_px(light) == pytest.approx(width / 2, rel=1e-3)
+    assert spot_width_px(NearField(fresnel_number).forward(light)) == pytest.approx(width / 2, rel=1e-3)
+    assert spot_width_px(7j * light) == pytest.approx(spot_width_px(light))
+
+
+@law
+@given(st.integers(20, 41), st.integers(20, 41))
+def test_the_lift_falls_from_the_slowest_wave_to_the_finest(height: int, width: int) -> None:
+    lift = slow_phase_lift(gaussian(16, 4.0)[None], (height, width))
+    assert lift.shape == (height, width // 2 + 1)
+    assert float(lift.max()) == float(lift[0, 0]) == pytest.approx(MOST - 1)
+    assert float(lift.min()) >= 0
+    assert bool((lift.diff(dim=1) <= 0).all()) and bool((lift[: height // 2 + 1].diff(dim=0) <= 0).all())
+    assert torch.allclose(lift[1:], lift[1:].flip(0))
