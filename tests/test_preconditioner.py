@@ -1,4 +1,4 @@
-"""Slow phase waves: how visible they are, and that they are lifted by what they lack."""
+"""Slow phase waves: how visible they are, and that they are accelerated by what they lack."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import math
 import pytest
 import torch
 
-from ptycho_torch.physics.low_pass import slow_part
-from ptycho_torch.physics.preconditioner import MOST, WIDEN, lift_slow_phase, slow_phase_lift, spot_width_px
+from ptycho_torch.physics.low_pass import low_pass
+from ptycho_torch.physics.preconditioner import (
+    LARGEST,
+    WIDEN,
+    accelerate_slow_phase,
+    slow_phase_acceleration,
+    spot_width_px,
+)
 from ptycho_torch.physics.sweep import likelihood_gradient
 from ptycho_torch.simulation import make_probe
 
@@ -46,35 +52,35 @@ def test_a_long_phase_wave_is_as_visible_as_the_spot_is_wide() -> None:
     assert visibility(2 * math.pi / 6) == pytest.approx(0.5, abs=0.15)
 
 
-def test_the_lift_is_the_visibility_that_is_missing() -> None:
-    lift = slow_phase_lift(probe(), SHAPE)
-    assert lift.shape == (128, 81)
-    assert float(lift[0, 0]) == pytest.approx(MOST - 1)
-    assert float(lift[64, 80]) < 0.1
+def test_the_acceleration_is_the_visibility_that_is_missing() -> None:
+    acceleration = slow_phase_acceleration(probe(), SHAPE)
+    assert acceleration.shape == (128, 81)
+    assert float(acceleration[0, 0]) == pytest.approx(LARGEST - 1)
+    assert float(acceleration[64, 80]) < 0.1
     q = 2 * math.pi * 20 / 160
     cut = 1 / (math.sqrt(2) * spot_width_px(probe()) * WIDEN)
-    assert float(lift[0, 20]) == pytest.approx(1 / (q**2 / (q**2 + cut**2) + 1 / MOST) - 1, rel=1e-4)
+    assert float(acceleration[0, 20]) == pytest.approx(1 / (q**2 / (q**2 + cut**2) + 1 / LARGEST) - 1, rel=1e-4)
 
 
-def test_only_slow_phase_is_lifted() -> None:
+def test_only_slow_phase_is_accelerated() -> None:
     generator = torch.Generator().manual_seed(0)
     obj = torch.polar(0.5 + torch.rand(SHAPE, generator=generator), torch.randn(SHAPE, generator=generator))
-    lift = slow_phase_lift(probe(), SHAPE)
+    acceleration = slow_phase_acceleration(probe(), SHAPE)
     growth = obj * torch.rand(SHAPE, generator=generator)
-    assert torch.allclose(lift_slow_phase(growth, obj, lift), growth, atol=1e-5)
+    assert torch.allclose(accelerate_slow_phase(growth, obj, acceleration), growth, atol=1e-5)
     flat = torch.ones(SHAPE, dtype=torch.complex64)
     y = torch.arange(SHAPE[0])[:, None].expand(SHAPE)
-    for waves, expected in ((1, float(lift[1, 0]) + 1), (50, float(lift[50, 0]) + 1)):
+    for waves, expected in ((1, float(acceleration[1, 0]) + 1), (50, float(acceleration[50, 0]) + 1)):
         turn = 0.01j * torch.sin(2 * math.pi * waves * y / SHAPE[0]).to(torch.complex64)
-        lifted = lift_slow_phase(turn, flat, lift)
-        ratio = float((lifted * turn.conj()).real.sum() / turn.abs().square().sum())
+        accelerated = accelerate_slow_phase(turn, flat, acceleration)
+        ratio = float((accelerated * turn.conj()).real.sum() / turn.abs().square().sum())
         assert ratio == pytest.approx(1 + (expected - 1) / 1.05, rel=1e-3)
 
 
 @pytest.mark.parametrize("waves", [(0, 0), (3, -2), (30, 40)])
-def test_the_slow_part_of_a_wave_is_what_a_gaussian_leaves_of_it(waves: tuple[int, int]) -> None:
+def test_the_low_pass_of_a_wave_is_what_a_gaussian_leaves_of_it(waves: tuple[int, int]) -> None:
     y, x = (torch.arange(side) * number / side for side, number in zip(SHAPE, waves, strict=True))
     wave = torch.polar(torch.ones(SHAPE), 2 * math.pi * (y[:, None] + x))
     turns = (waves[0] / SHAPE[0]) ** 2 + (waves[1] / SHAPE[1]) ** 2
     left = math.exp(-2 * (math.pi * 2) ** 2 * turns)  # 2 px
-    assert torch.allclose(slow_part(wave), left * wave, atol=1e-5)
+    assert torch.allclose(low_pass(wave), left * wave, atol=1e-5)

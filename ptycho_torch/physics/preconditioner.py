@@ -1,4 +1,4 @@
-"""Slow phase waves, made as visible to a sweep as fine detail.
+"""Acceleration of slow phase waves: they converge as fast as fine detail.
 
 A phase wave of wave number q that is longer than the probe only tilts the exit wave: it moves the diffraction pattern,
 and changes its amplitude by (q·a)², where a is the width of the sharpest spot that the pattern's amplitude can make.
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ptycho_torch.physics.optics import detector_intensity, far_field, inverse_far_field
 
-MOST = 10.0
-"""The slowest waves are lifted by at most this factor."""
+LARGEST = 10.0
+"""The slowest waves are accelerated by at most this factor."""
 WIDEN = 1.5
 """The wave number of equal visibility is taken this much lower than for a flat object."""
 
@@ -32,8 +32,8 @@ def spot_width_px(probe: Tensor) -> float:
     return math.sqrt(float((radius_squared * spot).sum() / (2 * spot.sum())))
 
 
-def slow_phase_lift(probe: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The factor F(q) − 1 by which slow phase waves are lifted, for the half-spectrum of a canvas, `[H, W//2+1]`.
+def slow_phase_acceleration(probe: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The factor F(q) − 1 by which slow phase waves are accelerated, for the half-spectrum of a canvas, `[H, W//2+1]`.
 
     1/F = q²/(q² + q_c²) + 1/10, the visibility above bounded from below; q_c² = 1/(2 a²) is where both kinds are
     equal. F → 1/1.1 at fine detail is left at 1.
@@ -42,14 +42,14 @@ def slow_phase_lift(probe: Tensor, shape: tuple[int, int]) -> Tensor:
     y = 2 * math.pi * torch.fft.fftfreq(shape[0], device=probe.device)
     x = 2 * math.pi * torch.fft.rfftfreq(shape[1], device=probe.device)
     squared = y[:, None].square() + x[None, :].square()
-    return (1 / (squared / (squared + cut**2) + 1 / MOST) - 1).clamp_min(0)
+    return (1 / (squared / (squared + cut**2) + 1 / LARGEST) - 1).clamp_min(0)
 
 
-def lift_slow_phase(direction: Tensor, obj: Tensor, lift: Tensor) -> Tensor:
-    """A descent direction whose slow phase part is lifted: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05).
+def accelerate_slow_phase(direction: Tensor, obj: Tensor, acceleration: Tensor) -> Tensor:
+    """A descent direction whose slow phase part is accelerated: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05).
 
     What d does to the amplitude of O, and fine detail, stay as they are.
     """
     phase = (obj.conj() * direction).imag / (obj.real.square() + obj.imag.square() + 0.05)
-    slow = torch.fft.irfft2(lift * torch.fft.rfft2(phase), s=phase.shape)
+    slow = torch.fft.irfft2(acceleration * torch.fft.rfft2(phase), s=phase.shape)
     return direction + torch.complex(-slow * obj.imag, slow * obj.real)

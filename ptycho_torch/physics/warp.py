@@ -47,8 +47,8 @@ def affine_field(positions: Tensor, moves: Tensor, shape: tuple[int, int]) -> Te
     return (along + shift[:, None, None]).float()
 
 
-def carried(obj: Tensor, field: Tensor) -> Tensor:
-    """An object `[H, W]` moved along with a field u `[2, H, W]`: O(r) ← O(r − u(r)), cubic between pixels."""
+def warp(obj: Tensor, field: Tensor) -> Tensor:
+    """An object `[H, W]` warped by a displacement field u `[2, H, W]`: O(r) ← O(r − u(r)), cubic between pixels."""
     height, width = obj.shape
     rows = torch.arange(height, device=obj.device)[:, None] - field[0]
     columns = torch.arange(width, device=obj.device) - field[1]
