@@ -48,12 +48,12 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
     """The pretrained network, then sweeps with a free probe; each number of sweeps in a run of its own."""
     import torch
 
-    from ptycho_torch.data.held_out import pick_judges
+    from ptycho_torch.data.held_out import pick_validation_set
     from ptycho_torch.data.region import Region, on_canvas
     from ptycho_torch.data.scan import Scan
     from ptycho_torch.data.subsets import refining_subsets
     from ptycho_torch.predictors import find_start
-    from ptycho_torch.refinement import Freedom, refine
+    from ptycho_torch.refinement import Unknowns, refine
 
     read = Scan.from_arrays(scan["amplitude"], scan["positions"], probe=scan["probe"][None], domain="amplitude")
     start, indices = find_start(Path("pretrained"), read), np.arange(len(read))
@@ -63,13 +63,13 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
     def run(sweeps: int) -> Snapshot:
         begin = time.process_time()
         with torch.inference_mode():
-            judges = pick_judges(read.positions, probe)
-            first = start.region(read, indices, judges=judges).loaded()
+            validation = pick_validation_set(read.positions, probe)
+            first = start.region(read, indices, validation=validation).loaded()
             obj = start.model(first)
-            region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), judges=judges)
+            region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), validation=validation)
             obj = on_canvas(obj, first.origin, region.loaded())
             found = (
-                refine(region, obj, sweeps=sweeps, freedom=Freedom(probe=True, start="network")).object
+                refine(region, obj, sweeps=sweeps, unknowns=Unknowns(probe=True), start="network").object
                 if sweeps
                 else obj
             )
@@ -219,17 +219,17 @@ def oracle(scan: Any) -> tuple[float, float]:
     """Scores of the converged maximum-likelihood object with the true probe."""
     import torch
 
-    from ptycho_torch.data.held_out import pick_judges
+    from ptycho_torch.data.held_out import pick_validation_set
     from ptycho_torch.data.region import Region
     from ptycho_torch.data.subsets import refining_subsets
-    from ptycho_torch.refinement import Freedom, refine
+    from ptycho_torch.refinement import refine
 
     indices, probe = np.arange(len(scan)), torch.as_tensor(scan.probe)
-    subsets, judges = refining_subsets(scan, indices, probe), pick_judges(scan.positions, probe)
-    region = Region(scan, indices, probe, subsets=subsets, judges=judges).loaded()
+    subsets, validation = refining_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
+    region = Region(scan, indices, probe, subsets=subsets, validation=validation).loaded()
     with torch.inference_mode():
-        first = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=60, freedom=Freedom())
-        found = refine(region, first.object, sweeps=200, freedom=Freedom(start="refined"))
+        first = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=60)
+        found = refine(region, first.object, sweeps=200, start="refined")
     return score(found.object.numpy(), region.origin, scan.obj, scan.positions)
 
 

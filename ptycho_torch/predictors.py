@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ptycho_torch.bundle import Bundle, read_bundle
-from ptycho_torch.data.held_out import Judges
+from ptycho_torch.data.held_out import ValidationSet
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import bright_subsets, handy_subsets
@@ -69,8 +69,8 @@ class Start:
         return replace(scan, probe=self.scale.in_photons(scan.probe))
 
     @property
-    def looks_again(self) -> bool:
-        """Whether there is a network that gives another object when positions are known better."""
+    def reconstructs_again(self) -> bool:
+        """Whether there is a network that gives another object once positions are known better."""
         return not self.is_flat and self.kind != RECONSTRUCTION and self.group_size == 1
 
     def region(
@@ -79,7 +79,7 @@ class Start:
         chosen: np.ndarray,
         *,
         batch_size: int | None = None,
-        judges: Judges | None = None,
+        validation: ValidationSet | None = None,
         device: torch.device | str = "cpu",
     ) -> Region:
         """The patterns `chosen` of a scan `in_photons` as the network visits them; one of groups sees whole groups."""
@@ -88,7 +88,7 @@ class Start:
             batch_size = -(-(batch_size or 32) // self.group_size) * self.group_size
             return Region(scan, chosen, probe, batch_size=batch_size, device=device)
         subsets = self.subsets(scan, chosen)
-        return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, judges=judges, device=device)
+        return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, validation=validation, device=device)
 
     def subsets(self, scan: Scan, chosen: np.ndarray) -> int:
         """In how many subsets the network's sweeps visit these patterns: a generalist's more in bright light."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ptycho_torch.data.canvas import Canvas, synchronise_phases
 from ptycho_torch.data.grouping import group_neighbours
-from ptycho_torch.data.held_out import pick_judges
+from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import handy_subsets, overlap
@@ -152,7 +152,7 @@ def test_the_last_stage_goes_on_from_the_mean_of_its_sweep_the_others_from_where
 @pytest.mark.parametrize(("missing", "share"), [(1.5, 1.5), (0.6, 0.6), (-1.0, 0.0), (3.0, 2.0)])
 def test_a_move_goes_as_far_as_what_is_held_out_finds_likeliest(missing: float, share: float) -> None:
     scan = simulated(photons=1e7, n=32, positions=64)
-    region, truth = as_region(scan, judges=pick_judges(scan.positions, torch.as_tensor(scan.probe)))
+    region, truth = as_region(scan, validation=pick_validation_set(scan.positions, torch.as_tensor(scan.probe)))
     waves = torch.randn(region.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         found = likeliest_share(region, truth - missing * 0.03 * waves, 0.03 * waves)
@@ -160,10 +160,10 @@ def test_a_move_goes_as_far_as_what_is_held_out_finds_likeliest(missing: float, 
 
 
 def test_what_is_held_out_holds_a_wrong_correction_back_in_bright_light_only() -> None:
-    def error(photons: float, *, judged: bool) -> float:
+    def error(photons: float, *, held_out: bool) -> float:
         scan = simulated(photons=photons, n=32, positions=64)
-        judges = pick_judges(scan.positions, torch.as_tensor(scan.probe)) if judged else None
-        region, truth = as_region(scan, subsets=2, judges=judges)
+        validation = pick_validation_set(scan.positions, torch.as_tensor(scan.probe)) if held_out else None
+        region, truth = as_region(scan, subsets=2, validation=validation)
         torch.manual_seed(0)
         network = Unrolled(width=4)
         last = network.denoisers[-1].unet.last  # type: ignore[union-attr]
@@ -173,8 +173,8 @@ def test_what_is_held_out_holds_a_wrong_correction_back_in_bright_light_only() -
             obj = network(region)
         return float(relative_error(obj, truth, (light / (0.3 * light.max())).clamp(max=1)))
 
-    assert error(1e7, judged=True) < 0.5 * error(1e7, judged=False)
-    assert error(300, judged=True) == pytest.approx(error(300, judged=False), rel=0.1)
+    assert error(1e7, held_out=True) < 0.5 * error(1e7, held_out=False)
+    assert error(300, held_out=True) == pytest.approx(error(300, held_out=False), rel=0.1)
 
 
 def test_a_correction_is_as_careful_as_the_object_is_settled() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ptycho_torch.config import BenchmarkConfig
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.held_out import pick_judges
+from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import refining_subsets
@@ -30,7 +30,7 @@ from ptycho_torch.metrics import compare, scored_region
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import misfit
 from ptycho_torch.predictors import find_start
-from ptycho_torch.refinement import Freedom, Refined, refine
+from ptycho_torch.refinement import Initial, Refined, Unknowns, refine
 from ptycho_torch.refinement.denoising import denoise
 from ptycho_torch.simulation.unseen import defocused, simulated
 
@@ -53,7 +53,7 @@ class Row:
     group: str
     name: str
     make: Callable[[], Scan]
-    freedom: Freedom = field(default_factory=Freedom)
+    unknowns: Unknowns = field(default_factory=Unknowns)
     first_probe: Callable[[Scan], np.ndarray] | None = None  # where the given one is not to be had
 
 
@@ -103,7 +103,7 @@ def _probes(_: BenchmarkConfig) -> Iterator[Row]:
     for probe in ("disk", "gaussian", "zone-plate"):
         yield Row("probe", probe, lambda p=probe: simulated(probe=p))  # type: ignore[misc]
     yield Row("probe", "three modes", lambda: simulated(modes=3))
-    yield Row("probe", "out of focus", simulated, Freedom(probe=True), defocused)
+    yield Row("probe", "out of focus", simulated, Unknowns(probe=True), defocused)
 
 
 def _objects(_: BenchmarkConfig) -> Iterator[Row]:
@@ -123,7 +123,7 @@ def _lines(config: BenchmarkConfig) -> Iterator[Row]:
 
 def _measured(config: BenchmarkConfig) -> Iterator[Row]:
     for path in _files(config):
-        yield Row("measured", path.stem, lambda p=path: read_scan(p), Freedom(probe=True))  # type: ignore[misc]
+        yield Row("measured", path.stem, lambda p=path: read_scan(p), Unknowns(probe=True))  # type: ignore[misc]
 
 
 def _files(config: BenchmarkConfig) -> list[Path]:
@@ -171,45 +171,46 @@ def run_row(row: Row) -> dict[str, Any]:
     start_scan = start.in_photons(start_scan)
     probe = torch.as_tensor(start_scan.probe)
     table: dict[str, Any] = {}
-    indices, judges = np.arange(len(scan)), pick_judges(scan.positions, torch.as_tensor(scan.probe))
-    options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "judges": judges}
+    indices, validation = np.arange(len(scan)), pick_validation_set(scan.positions, torch.as_tensor(scan.probe))
+    options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "validation": validation}
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = region.uniform_object()
     begin = time.process_time()
-    network_region = start.region(start_scan, indices, judges=judges).loaded()
+    network_region = start.region(start_scan, indices, validation=validation).loaded()
     obj = on_canvas(start.model(network_region), network_region.origin, region)
     table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}
-    freedom = replace(row.freedom, start="network")
-    warm = _refined(region, obj, WARM_SWEEPS, freedom)
+    warm = _refined(region, obj, WARM_SWEEPS, row.unknowns, start="network")
     table[COLUMNS[1]] = _scores_of(warm, region, scan)
     table[COLUMNS[1]]["cpu_s"] += table["pretrained"]["cpu_s"]
     begin = time.process_time()
-    longer, _ = _refined(region, obj, DENOISED_SWEEPS, freedom)
-    denoised = denoise(region, longer, freedom, posterior_mean())
+    longer, _ = _refined(region, obj, DENOISED_SWEEPS, row.unknowns, start="network")
+    denoised = denoise(region, longer, posterior_mean())
     table[COLUMNS[2]] = _scores_of((denoised.refined, time.process_time() - begin), region, scan)
     table[COLUMNS[2]]["cpu_s"] += table["pretrained"]["cpu_s"]
     table[COLUMNS[2]]["is_kept"] = denoised.is_kept
-    cold = _refined(region, flat, COLD_SWEEPS, row.freedom)
+    cold = _refined(region, flat, COLD_SWEEPS, row.unknowns)
     table["cold"] = _scores_of(cold, region, scan)
     true_region = region
     if row.first_probe is not None:
         true_region = Region(scan, indices, torch.as_tensor(start.in_photons(scan).probe), **options).loaded()
-        cold = _refined(true_region, flat, COLD_SWEEPS, Freedom())
-    oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.freedom, probe=False, start="refined"))
+        cold = _refined(true_region, flat, COLD_SWEEPS, Unknowns())
+    oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.unknowns, probe=False), start="refined")
     table["oracle"] = _scores_of(oracle, true_region, scan)
     table["limit"] = _limit(scan, true_region)
-    table["sweeps_to_the_cold_likelihood"] = _sweeps_to(longer, min(cold[0].likelihood)), cold[0].best_sweep
+    table["sweeps_to_the_cold_likelihood"] = _sweeps_to(longer, min(cold[0].misfits)), cold[0].best_sweep
     return table
 
 
-def _refined(region: Region, obj: Tensor, sweeps: int, freedom: Freedom) -> tuple[Refined, float]:
+def _refined(
+    region: Region, obj: Tensor, sweeps: int, unknowns: Unknowns, *, start: Initial = "flat"
+) -> tuple[Refined, float]:
     begin = time.process_time()
-    result = refine(region, obj, sweeps=sweeps, freedom=freedom)
+    result = refine(region, obj, sweeps=sweeps, unknowns=unknowns, start=start)
     return result, time.process_time() - begin
 
 
 def _sweeps_to(result: Refined, likelihood: float) -> int | None:
-    reached = [sweep for sweep, value in enumerate(result.likelihood) if value <= likelihood * (1 + 1e-3)]
+    reached = [sweep for sweep, value in enumerate(result.misfits) if value <= likelihood * (1 + 1e-3)]
     return reached[0] if reached else None
 
 
@@ -218,9 +219,9 @@ def _scores_of(found: tuple[Refined, float], region: Region, scan: Scan) -> dict
     free = not torch.equal(result.probe, region.probe)
     return _scores(result.object, result.probe, region, scan, free=free) | {
         "cpu_s": seconds,
-        "sweeps": len(result.likelihood) - 1,
+        "sweeps": len(result.misfits) - 1,
         "best_sweep": result.best_sweep,
-        "likelihood": min(result.likelihood),
+        "likelihood": min(result.misfits),
     }
 
 
@@ -245,7 +246,7 @@ def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: boo
 def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
     """R of all patterns, at their own places and with this probe."""
     error = power = 0.0
-    for batch in itertools.chain(region.batches(), region.judging()):
+    for batch in itertools.chain(region.batches(), region.validation_batches()):
         predicted = region.forward.counts(obj, Exposure.of(probe, batch.positions))
         left, total = misfit(predicted, batch.amplitude.square(), batch.valid)
         error, power = error + float(left.sum()), power + float(total.sum())

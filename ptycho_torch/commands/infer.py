@@ -26,9 +26,9 @@ from ptycho_torch.physics.likelihood import misfit, poisson_nll
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import masked_probe
 from ptycho_torch.predictors import Start, find_start
-from ptycho_torch.refinement import Freedom
+from ptycho_torch.refinement import Unknowns
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns
-from ptycho_torch.refinement.of_scan import judges_of, refined_scan
+from ptycho_torch.refinement.rounds import refined_scan, validation_set_of
 from ptycho_torch.report import write_course, write_pictures, write_removed, write_report
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.types import Reconstruction
@@ -59,10 +59,10 @@ def _infer(config: InferenceConfig, device: torch.device) -> Reconstruction:
         say(note)
     print(f"intensity_scale: {start.scale.describe()[:-1]}; {start.name})")
     start.model.to(device)
-    chosen, freedom = _chosen(start, scan, config), _freedom(start, config)
-    is_judged = start.group_size == 1 and (config.refine is not None or start.is_general)
-    judges = judges_of(scan, np.unique(chosen), freedom) if is_judged else None
-    region = start.region(scan, chosen, batch_size=config.inference_batch_size, judges=judges, device=device)
+    chosen, unknowns = _chosen(start, scan, config), _unknowns(config)
+    holds_out = start.group_size == 1 and (config.refine is not None or start.is_general)
+    validation = validation_set_of(scan, np.unique(chosen), unknowns) if holds_out else None
+    region = start.region(scan, chosen, batch_size=config.inference_batch_size, validation=validation, device=device)
     begin = seconds_on(device)
     with torch.inference_mode(), _precision(config.precision, device):
         obj = start.model(region)
@@ -80,7 +80,8 @@ def _infer(config: InferenceConfig, device: torch.device) -> Reconstruction:
                 scan,
                 chosen,
                 sweeps=config.refine,
-                freedom=freedom,
+                unknowns=unknowns,
+                likelihood=config.likelihood,
                 modes=config.modes or 1,
                 denoising=config.denoise,
                 batch_size=config.inference_batch_size,
@@ -94,7 +95,7 @@ def _infer(config: InferenceConfig, device: torch.device) -> Reconstruction:
             undenoised = on_canvas(refinement.undenoised, refinement.origin, region)[:height, :width].cpu().numpy()
         scores["refinement"] = refinement.scores
         refining_s = seconds_on(device) - begin
-    elif judges is not None:
+    elif validation is not None:
         region = start.region(scan, chosen, batch_size=config.inference_batch_size, device=device)
     fit = _Fit(start, region, config, intensities)
     with torch.inference_mode():
@@ -155,14 +156,11 @@ def _chosen(start: Start, scan: Scan, config: InferenceConfig) -> np.ndarray:
     return chosen
 
 
-def _freedom(start: Start, config: InferenceConfig) -> Freedom:
-    return Freedom(
-        likelihood=config.likelihood,
+def _unknowns(config: InferenceConfig) -> Unknowns:
+    return Unknowns(
         probe=config.probe_update,
-        positions=config.position_correction != "none",
-        affine=config.position_correction == "affine",
+        positions=config.position_correction,
         intensities=config.intensity_fluctuation,
-        start="flat" if start.is_flat else "network" if start.is_general else "refined",
     )
 
 

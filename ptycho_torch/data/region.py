@@ -12,7 +12,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from ptycho_torch.data.held_out import Judges, held_out_pixels
+from ptycho_torch.data.held_out import ValidationSet, held_out_pixels
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import interleaved_subsets
 from ptycho_torch.forward import Forward
@@ -44,10 +44,10 @@ class Region:
     """Patterns `indices` of a scan on the canvas that just holds their patches.
 
     The probe is in √photons, objects on the canvas are transmissions. `uniform_transmission` is the amplitude of the
-    uniform object that predicts the mean photons a pattern, √(mean photons / Σ_valid |propagated P|²): what a network
+    uniform object that predicts the mean photons per pattern, √(mean photons / Σ_valid |propagated P|²): what a network
     takes for one.
-    `judges` hold out their pixels, or some of them (see `held_out_pixels`), from all subsets; `margin` widens the
-    canvas on every side [px].
+    The patterns of `validation` hold out their pixels, or some of them (see `held_out_pixels`), from all subsets;
+    `margin` widens the canvas on every side [px].
     """
 
     def __init__(
@@ -59,18 +59,19 @@ class Region:
         mean_photons: float | None = None,
         subsets: int = 1,
         batch_size: int | None = None,
-        judges: Judges | None = None,
+        validation: ValidationSet | None = None,
         margin: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         indices = np.asarray(indices)
-        judging, self._every = (np.arange(0), 0) if judges is None else judges
-        spared = judging if self._every == 1 else np.arange(0)
-        kept = np.setdiff1d(np.arange(len(indices)), spared)
+        held_out, self._every = (np.arange(0), 0) if validation is None else validation
+        whole_patterns = held_out if self._every == 1 else np.arange(0)
+        kept = np.setdiff1d(np.arange(len(indices)), whole_patterns)
         parts = [kept[part] for part in interleaved_subsets(scan.positions[indices[kept]], subsets)]
-        order = np.concatenate([*parts, spared])
-        self.scan, self.indices, self.subsets, self.judges = scan, indices[order], len(parts), len(judging)
-        self._judges = np.isin(order, judging)
+        order = np.concatenate([*parts, whole_patterns])
+        self.scan, self.indices, self.subsets = scan, indices[order], len(parts)
+        self.validation_patterns = len(held_out)
+        self._is_held_out = np.isin(order, held_out)
         self.device = torch.device(device)
         self.n = scan.n
         self.valid = torch.as_tensor(scan.valid, device=self.device)
@@ -92,12 +93,12 @@ class Region:
         per_pattern = self.n**2 * (4 + 8 * probe.shape[0])
         batch_size = batch_size or _handy_batch_size(self.probe)
         self._places = _batches_of([len(part) for part in parts], batch_size)
-        chosen = np.flatnonzero(self._judges)
+        chosen = np.flatnonzero(self._is_held_out)
         chosen = chosen[np.argsort(self.indices[chosen])]  # the same order in every region of these patterns
-        self._judging = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+        self._validation_places = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
         self._small = len(self) * per_pattern <= CACHE_BYTES
         self._kept: list[list[Batch]] | None = None
-        self._kept_judging: list[Batch] | None = None
+        self._kept_validation: list[Batch] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -109,21 +110,21 @@ class Region:
         for part in range(self.subsets) if subset is None else (subset,):
             yield from self._kept[part] if self._kept is not None else map(self._load, self._places[part])
 
-    def judging(self) -> Iterator[Batch]:
-        """The patterns that judge, with only those pixels valid that are held out; all there is, where none judges."""
-        if not self.judges:
+    def validation_batches(self) -> Iterator[Batch]:
+        """The held-out patterns with only their held-out pixels valid; all patterns where none is held out."""
+        if not self.validation_patterns:
             yield from self.batches()
         elif self._small:
             self.loaded()
-            yield from self._kept_judging or ()
+            yield from self._kept_validation or ()
         else:
-            yield from (self._load(places, judging=True) for places in self._judging)
+            yield from (self._load(places, held_out=True) for places in self._validation_places)
 
     def loaded(self) -> Region:
         """This region with all its patterns in memory and without a hold on the scan."""
         if self._kept is None:
             self._kept = [[self._load(places) for places in part] for part in self._places]
-            self._kept_judging = [self._load(places, judging=True) for places in self._judging]
+            self._kept_validation = [self._load(places, held_out=True) for places in self._validation_places]
         return self
 
     def to(self, device: torch.device) -> Region:
@@ -134,7 +135,7 @@ class Region:
         self.positions = self.positions.to(device)
         if self._kept is not None:
             self._kept = [[batch.to(device) for batch in part] for part in self._kept]
-            self._kept_judging = [batch.to(device) for batch in self._kept_judging or ()]
+            self._kept_validation = [batch.to(device) for batch in self._kept_validation or ()]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,14 +144,14 @@ class Region:
             state["scan"] = None  # loader processes send patterns, not the whole scan
         return state
 
-    def _load(self, places: np.ndarray, *, judging: bool = False) -> Batch:
+    def _load(self, places: np.ndarray, *, held_out: bool = False) -> Batch:
         numbers, index = self.indices[places], torch.from_numpy(places)
         amplitude = torch.from_numpy(self.scan.amplitude(numbers)).to(self.device)
         probe = shift_probe(self.probe, self.fraction[index].to(self.device))
         valid = self.valid
-        if self._judges[places].any():
-            held_out = held_out_pixels(numbers, self.n, every=self._every) & self._judges[places, None, None]
-            valid = valid & torch.from_numpy(held_out if judging else ~held_out).to(self.device)
+        if self._is_held_out[places].any():
+            pixels = held_out_pixels(numbers, self.n, every=self._every) & self._is_held_out[places, None, None]
+            valid = valid & torch.from_numpy(pixels if held_out else ~pixels).to(self.device)
             amplitude *= valid
         index = index.to(self.device)
         return Batch(amplitude, probe, self.corners[index.cpu()].to(self.device), self.positions[index], index, valid)

@@ -13,12 +13,11 @@ from ptycho_torch.data.region import Region
 from ptycho_torch.networks.door import from_channels, to_channels
 from ptycho_torch.networks.unet import UNet, in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
+from ptycho_torch.physics.object_step import damped_illumination, object_step
 from ptycho_torch.physics.optics import detector_intensity
 from ptycho_torch.physics.phase_gradient import slow_phase, unexplained
-from ptycho_torch.physics.preconditioner import lift_slow_phase, slow_phase_lift
+from ptycho_torch.physics.preconditioner import slow_phase_acceleration
 
-FLOOR = 0.1
-"""Fraction of the largest illumination below which a canvas pixel's step is held back."""
 COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.7))
 """Step η and momentum μ of the sweeps of the first, the second … and all later stages, before any training."""
 POISSON_FROM, DARKNESS = 3, 0.12
@@ -40,9 +39,9 @@ class Unrolled(nn.Module):
     A stage is `sweeps` physics sweeps. A sweep visits the patterns in interleaved subsets, each spread evenly over the
     scan, and moves the object after each of them, with momentum,
 
-        v ← μ v + η d,   d = lift( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
+        v ← μ v + η d,   d = accelerate( g_s(O) / (I_s + 0.1 max I_s) ),   O ← O + v,
 
-    with the likelihood gradient g_s and the illumination I_s of subset s; `lift` speeds up slow phase waves. The
+    (`object_step`) with the likelihood gradient g_s and the illumination I_s of subset s. The
     likelihood is that of the amplitudes, from the fourth stage on that of Poisson, with a background in the measure of
     what the stage before left unexplained, be it photon noise or what the model does not know. In the far field the
     phase that the patterns' shifts in the last sweep tell of is added then, and always a `Correction`: a U-Net sees O,
@@ -70,11 +69,13 @@ class Unrolled(nn.Module):
     def stages(self, region: Region) -> Iterator[tuple[Tensor, Tensor]]:
         """What the `Correction` of each stage sees `[11, H, W]`, and the object `[H, W]` that it leaves."""
         lights = [region.illumination(subset) for subset in range(region.subsets)]
-        preconditions = [1 / (light + FLOOR * light.max()) for light in lights]
+        preconditions = [1 / damped_illumination(light) for light in lights]
         illumination = torch.stack(lights).sum(0)
         brightness = (illumination / illumination.max()).sqrt()
-        lift = slow_phase_lift(region.probe, region.shape, propagator=region.forward.propagator)
         obj, unit = region.uniform_object(), region.uniform_transmission
+        acceleration = slow_phase_acceleration(
+            region.probe, region.shape, unit=unit, propagator=region.forward.propagator
+        )
         velocity = direction = torch.zeros_like(obj)
         left = torch.ones((), device=region.device)
         for stage, (steps, momenta, denoiser) in enumerate(zip(self.step, self.momentum, self.denoisers, strict=True)):
@@ -87,9 +88,14 @@ class Unrolled(nn.Module):
                     gradient = gradient_of(
                         obj, region, subset, background=background, shifts=shifts if is_last else None
                     )
-                    direction = lift_slow_phase(precondition * gradient, obj, lift, unit=unit)
-                    velocity = momentum * velocity + step * direction
-                    obj = obj + velocity
+                    obj, velocity, direction = object_step(
+                        obj,
+                        velocity,
+                        precondition * gradient,
+                        acceleration=acceleration,
+                        step=step,
+                        momentum=momentum,
+                    )
                     if is_last:
                         mean = mean + obj / region.subsets
                         power = power + (direction.detach() / unit).abs().square() / region.subsets
@@ -106,7 +112,7 @@ class Unrolled(nn.Module):
             assert isinstance(denoiser, Correction)
             correction = from_channels(in_tiles(denoiser, seen), unit)
             move = _without_global_phase(correction, obj, illumination)
-            if denoiser is self.denoisers[-1] and region.judges and not torch.is_grad_enabled():
+            if denoiser is self.denoisers[-1] and region.validation_patterns and not torch.is_grad_enabled():
                 bright = 1 / (1 + left / NOISY)
                 move = (1 + bright * (likeliest_share(region, obj, move) - 1)) * move
             obj = obj + move
@@ -153,7 +159,7 @@ def likeliest_share(region: Region, obj: Tensor, move: Tensor) -> Tensor:
     The vertex of the parabola through the Poisson likelihood at w = 0, 1 and 2; 1 where it has none.
     """
     values = torch.zeros(3, dtype=torch.float64, device=region.device)
-    for batch in region.judging():
+    for batch in region.validation_batches():
         here, there = (region.forward.waves(each, batch) for each in (obj, move))
         counts = batch.amplitude.square()
         for w in range(3):

@@ -2,9 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """What a refinement needs to know of a likelihood of the counts; any object with these two methods will do."""
+
+    def step(
+        self, intensity: Tensor, amplitude: Tensor, valid: Tensor, *, softening: Tensor, background: float
+    ) -> Tensor:
+        """The weights w `[b, N, N]` of the exit-wave correction, adjoint[w Ψ], which is minus the gradient of L:
+        w = −2 ∂L/∂I, with L scaled so that it is ½ Σ (√I − √n)² near the best fit.
+
+        intensity: predicted I + s [photons] `[b, N, N]`, with the `softening` s `[b, 1, 1]` that keeps a dark pixel's
+        step finite; amplitude: measured √n, 0 where it is not valid; valid: bool `[N, N]` or `[b, N, N]`. What is not
+        valid is left out afterwards. `background` β [photons] bounds the steps of dark pixels in early sweeps; a
+        likelihood may ignore it.
+        """
+
+    def value(self, predicted: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+        """The misfit of each pattern per valid pixel, `[b]`, lower is better; predicted: expected counts."""
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Counts with photon noise: L = ¼ Σ (I − n ln I)."""
+
+    def step(
+        self, intensity: Tensor, amplitude: Tensor, valid: Tensor, *, softening: Tensor, background: float
+    ) -> Tensor:
+        """w = ½ ((n + s + β) / (I + s + β) − 1)."""
+        return ((amplitude.square() + (softening + background)) / (intensity + background)).sub_(1).mul_(0.5)
+
+    def value(self, predicted: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+        """`poisson_nll` of each pattern."""
+        return poisson_nll_each(predicted, amplitude.square(), valid)
+
+
+@dataclass(frozen=True)
+class Amplitude:
+    """Amplitudes with the same Gaussian noise everywhere: L = ½ Σ (√I − √n)²."""
+
+    def step(
+        self, intensity: Tensor, amplitude: Tensor, valid: Tensor, *, softening: Tensor, background: float
+    ) -> Tensor:
+        """w = √n / √(I + s) − 1."""
+        return (amplitude * intensity.rsqrt()).sub_(1)
+
+    def value(self, predicted: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+        """½ ⟨(√I − √n)²⟩ over the valid pixels of each pattern."""
+        errors = (predicted.sqrt() - amplitude).square() * valid
+        return 0.5 * errors.sum((-2, -1)) / valid.sum((-2, -1))
+
+
+NAMED: dict[str, Likelihood] = {"poisson": Poisson(), "amplitude": Amplitude()}
+
+
+def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
+    """A likelihood of this name, or the one that is given; ValueError for a name that is not known."""
+    if not isinstance(likelihood, str):
+        return likelihood
+    if likelihood not in NAMED:
+        raise ValueError(f"likelihood {likelihood!r} is unknown; {', '.join(NAMED)} or an object is needed")
+    return NAMED[likelihood]
 
 
 def poisson_nll(

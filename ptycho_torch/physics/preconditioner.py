@@ -1,4 +1,4 @@
-"""Slow phase waves, made as visible to a sweep as fine detail.
+"""Acceleration of slow phase waves: they converge as fast as fine detail.
 
 A phase wave of wave number q that is longer than the probe only tilts the exit wave: it moves the diffraction pattern,
 and changes its amplitude by (q·a)², where a is the width of the sharpest spot that the pattern's amplitude can make.
@@ -8,6 +8,7 @@ A fine detail changes it by about 1/2. Steepest descent therefore finds the slow
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
@@ -16,8 +17,8 @@ from torch import Tensor
 from ptycho_torch.physics.optics import detector_intensity, inverse_far_field
 from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
-MOST = 10.0
-"""The slowest waves are lifted by at most this factor."""
+LARGEST = 10.0
+"""The slowest waves are accelerated by at most this factor."""
 DARK_OBJECT = 0.05
 """|O|², of the usual, below which a pixel's phase is not believed."""
 WIDEN = 1.5
@@ -38,10 +39,17 @@ def spot_width_px(probe: Complex[Tensor, "mode n n"], propagator: Propagator = F
     return propagator.tilt_shift_px(probe.shape[-1]) * width
 
 
-def slow_phase_lift(
-    probe: Complex[Tensor, "mode n n"], shape: tuple[int, int], *, propagator: Propagator = FAR_FIELD
-) -> Float[Tensor, "{shape[0]} {shape[1]//2+1}"]:
-    """The factor F(q) − 1 by which slow phase waves are lifted, for the half-spectrum of a canvas, `[H, W//2+1]`.
+class Acceleration(NamedTuple):
+    """How slow phase waves are accelerated."""
+
+    gain: Float[Tensor, "H W//2+1"]  # F(q) − 1, for the half-spectrum of a canvas
+    unit: float  # the object's usual amplitude
+
+
+def slow_phase_acceleration(
+    probe: Complex[Tensor, "mode n n"], shape: tuple[int, int], *, unit: float = 1.0, propagator: Propagator = FAR_FIELD
+) -> Acceleration:
+    """The factor F(q) by which slow phase waves are accelerated on a canvas of `shape`.
 
     1/F = q²/(q² + q_c²) + 1/10, the visibility above bounded from below; q_c² = 1/(2 a²) is where both kinds are
     equal. F → 1/1.1 at fine detail is left at 1.
@@ -50,16 +58,17 @@ def slow_phase_lift(
     y = 2 * math.pi * torch.fft.fftfreq(shape[0], device=probe.device)
     x = 2 * math.pi * torch.fft.rfftfreq(shape[1], device=probe.device)
     squared = y[:, None].square() + x[None, :].square()
-    return (1 / (squared / (squared + cut**2) + 1 / MOST) - 1).clamp_min(0)
+    return Acceleration((1 / (squared / (squared + cut**2) + 1 / LARGEST) - 1).clamp_min(0), unit)
 
 
-def lift_slow_phase(
-    direction: Complex[Tensor, "H W"], obj: Complex[Tensor, "H W"], lift: Float[Tensor, "H W//2+1"], *, unit: float
+def accelerate_slow_phase(
+    direction: Complex[Tensor, "H W"], obj: Complex[Tensor, "H W"], acceleration: Acceleration
 ) -> Complex[Tensor, "H W"]:
-    """A descent direction whose slow phase part is lifted: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05 u²).
+    """A descent direction with its slow phase accelerated: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05 u²).
 
     What d does to the amplitude of O, and fine detail, stay as they are; the `unit` u is the object's usual amplitude.
     """
-    phase = (obj.conj() * direction).imag / (obj.real.square() + obj.imag.square() + DARK_OBJECT * unit**2)
-    slow = torch.fft.irfft2(lift * torch.fft.rfft2(phase), s=phase.shape)
+    dark = DARK_OBJECT * acceleration.unit**2
+    phase = (obj.conj() * direction).imag / (obj.real.square() + obj.imag.square() + dark)
+    slow = torch.fft.irfft2(acceleration.gain * torch.fft.rfft2(phase), s=phase.shape)
     return direction + torch.complex(-slow * obj.imag, slow * obj.real)

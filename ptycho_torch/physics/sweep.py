@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
+from ptycho_torch.physics.likelihood import Likelihood, as_likelihood
 from ptycho_torch.physics.patches import extract_whole, place_whole
 from ptycho_torch.physics.phase_gradient import shift_sums
 from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
@@ -110,13 +111,13 @@ def exit_wave_correction(
     valid: Bool[Tensor, "... n n"],
     *,
     propagator: Propagator = FAR_FIELD,
-    likelihood: str = "poisson",
+    likelihood: str | Likelihood = "poisson",
     background: float = 0.0,
     shifts: list[Tensor] | None = None,
 ) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
     """What the counts ask of each exit wave, χ_m = adjoint[Ψ_m·w], and each pattern's intensity Σ_valid I.
 
-    w = √n/√I − 1 for the `amplitude` likelihood ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for the `poisson` one,
+    w is the `Likelihood`'s step: √n/√I − 1 for `amplitude`, ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for `poisson`,
     ¼Σ(I − n ln I), which the first approaches for bright pixels; χ is minus the gradient (dark pixels are softened). A
     `background` β > 0 [photons] bounds the step in dark pixels and leaves the estimate unbiased, but takes some of its
     efficiency. probe `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`; returns χ
@@ -125,14 +126,11 @@ def exit_wave_correction(
     wave = propagator.apply(propagator.prepared(probe) * patches.unsqueeze(1))
     mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()
     seen = valid.to(amplitude.dtype)
-    power = _power(wave, plus=mean * SOFTENING)
+    softening = mean * SOFTENING
+    power = _power(wave, plus=softening)
     if shifts is not None:
         shifts.append(shift_sums(power.sqrt(), amplitude, seen))
-    if likelihood == "amplitude":
-        step = (amplitude * power.rsqrt()).sub_(1)
-    else:
-        dark = mean * SOFTENING + background
-        step = ((amplitude.square() + dark) / (power + background)).sub_(1).mul_(0.5)
+    step = as_likelihood(likelihood).step(power, amplitude, valid, softening=softening, background=background)
     photons = (power * seen).sum((-2, -1))
     return propagator.prepared(propagator.apply_adjoint(wave.mul_((step * seen).unsqueeze(1)))), photons
 

@@ -52,8 +52,8 @@ def affine_field(
     return (along + shift[:, None, None]).float()
 
 
-def carried(obj: Complex[Tensor, "H W"], field: Float[Tensor, "2 H W"]) -> Complex[Tensor, "H W"]:
-    """An object `[H, W]` moved along with a field u `[2, H, W]`: O(r) ← O(r − u(r)), cubic between pixels."""
+def warp(obj: Complex[Tensor, "H W"], field: Float[Tensor, "2 H W"]) -> Complex[Tensor, "H W"]:
+    """An object `[H, W]` warped by a displacement field u `[2, H, W]`: O(r) ← O(r − u(r)), cubic between pixels."""
     height, width = obj.shape
     rows = torch.arange(height, device=obj.device)[:, None] - field[0]
     columns = torch.arange(width, device=obj.device) - field[1]

@@ -10,37 +10,49 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptycho_torch.data.region import Batch, Region
-from ptycho_torch.forward import Exposure
+from ptycho_torch.data.region import Region
 from ptycho_torch.networks.door import from_channels, to_channels
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
-from ptycho_torch.physics.low_pass import slowly_refined
+from ptycho_torch.physics.low_pass import combine_frequencies
+from ptycho_torch.physics.object_step import damped_illumination
 from ptycho_torch.physics.patches import extract_whole, place_whole
 from ptycho_torch.physics.probe import illumination
-from ptycho_torch.refinement.course import AS_LIKELY, FLOOR, Course, Freedom, Refined, standard_gain
+from ptycho_torch.refinement.schedule import SCHEDULE
+from ptycho_torch.refinement.state import Refined
+from ptycho_torch.refinement.validation import gain_in_standard_errors
 
-CLEAN = 0.02
-"""Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
-DARK = 1e-3
-"""Photons a pixel below which there is nothing but noise."""
-QUARTER = 0.25
-"""Variance of √counts: what photon noise leaves of (√I − √n)² where there are some photons."""
-BLUR = 5
-"""Side [detector px] of the square over which stray light is averaged."""
-SIGNIFICANT = 3.0
-"""A denoised object is left out when the pixels held out are less likely by this many standard errors; they are few."""
+
+@dataclass(frozen=True)
+class Denoising:
+    """The numbers behind a denoising; the first and the last were measured on the dose rows of the benchmark (+ 20,
+    denoised), the others were not."""
+
+    clean: float = 0.02
+    """Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
+    dark_photons: float = 1e-3
+    """Photons per pixel below which there is nothing but noise."""
+    amplitude_variance: float = 0.25
+    """Variance of √counts: what photon noise leaves of (√I − √n)² where there are some photons."""
+    blur_px: int = 5
+    """Side [detector px] of the square over which stray light is averaged."""
+    significant_loss: float = 3.0
+    """A denoised object is left out when the held-out pixels are worse explained by this many standard errors; they are
+    few."""
+
+
+DENOISING = Denoising()
 
 
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    """What came out, and what the pixels held out say of it."""
+    """What came out, and what the held-out pixels say of it."""
 
     refined: Refined  # the denoised one where it is kept, else the one that was given
-    before: float  # likelihood a pixel of the pixels held out
+    before: float  # misfit per held-out pixel
     after: float
-    gain: float  # mean gain of a pattern, in standard errors
+    gain: float  # mean decrease of a pattern's misfit, in standard errors
     excess: float  # mean square error of the modulus, relative to that of photon noise
     is_kept: bool
 
@@ -55,84 +67,86 @@ class Denoised:
 
 
 @torch.no_grad()
-def denoise(region: Region, refined: Refined, freedom: Freedom, network: PosteriorMean) -> Denoised:
-    """The refined object less its photon noise, left out where the pixels held out contradict it.
+def denoise(region: Region, refined: Refined, network: PosteriorMean, *, rules: Denoising = DENOISING) -> Denoised:
+    """The refined object less its photon noise, left out where the held-out pixels contradict it.
 
     Where a refinement of the object alone began from a network, there are two candidates: the refined object, and what
-    the sweeps have made of the slow parts of the network's object (`slowly_refined`). Each is corrected by the
-    posterior mean, which fades by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless the
-    first is likelier.
+    the sweeps have made of the low frequencies of the network's object (`combine_frequencies`). Each is corrected by
+    the posterior mean, which fades by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless
+    the first explains the held-out pixels better.
     A smooth object scatters less light to large angles than the true one, where its details are lost in noise. So each
-    object is judged with the stray light that the fitted patterns ask for beside it, the same in all patterns: I + b,
-    b = max(0, mean of n − I). Where no pattern judges, the object stays as it is.
+    object is given the stray light that the fitted patterns ask for beside it, the same in all patterns: I + b,
+    b = max(0, mean of n − I). Where nothing is held out, the object stays as it is.
     """
-    before = _likelihoods(region, refined, freedom)
-    candidate, excess = _without_noise(region, refined, freedom, network)
-    after = _likelihoods(region, candidate, freedom)
-    may_be_slow = freedom.start != "flat" and not freedom.is_moving
-    if may_be_slow and refined.first is not None and refined.last is not None:
-        slow = slowly_refined(refined.first, refined.last, region.illumination())
-        other, other_excess = _without_noise(region, replace(refined, object=slow), freedom, network)
-        values = _likelihoods(region, other, freedom)
-        if standard_gain(values, after) < AS_LIKELY:
+    before = _held_out_misfits(region, refined, rules)
+    candidate, excess = _without_noise(region, refined, network, rules)
+    after = _held_out_misfits(region, candidate, rules)
+    has_details = refined.start != "flat" and not refined.unknowns.has_free_gauge
+    if has_details and refined.initial is not None and refined.last is not None:
+        combined = combine_frequencies(refined.initial, refined.last.object, region.illumination())
+        other, other_excess = _without_noise(region, replace(refined, object=combined), network, rules)
+        values = _held_out_misfits(region, other, rules)
+        if gain_in_standard_errors(values, after) < SCHEDULE.equivalent_gain:
             candidate, after, excess = other, values, other_excess
-    gain = standard_gain(before, after) if region.judges else -math.inf
-    is_kept = gain > -SIGNIFICANT
+    gain = gain_in_standard_errors(before, after) if region.validation_patterns else -math.inf
+    is_kept = gain > -rules.significant_loss
     kept = candidate if is_kept else refined
     return Denoised(kept, float(before.mean()), float(after.mean()), gain, excess, is_kept)
 
 
-def _without_noise(region: Region, refined: Refined, freedom: Freedom, network: PosteriorMean) -> tuple[Refined, float]:
+def _without_noise(region: Region, refined: Refined, network: PosteriorMean, rules: Denoising) -> tuple[Refined, float]:
     """With the posterior mean's correction, and the excess of the misfit over photon noise before it."""
-    seen, excess = look(region, refined, freedom)
-    correction = in_tiles(network, seen) * (seen[4] / CLEAN).clamp(max=1)
+    seen, excess = network_input(region, refined, rules=rules)
+    correction = in_tiles(network, seen) * (seen[4] / rules.clean).clamp(max=1)
     move = from_channels(correction, region.uniform_transmission)
     return replace(refined, object=refined.object + move), excess
 
 
-def _likelihoods(region: Region, refined: Refined, freedom: Freedom) -> Tensor:
-    """Poisson likelihood a pixel of the pixels held out in each pattern, with stray light: float64 `[n]`."""
-    course = Course.at(region, refined, freedom)
-    missing, times = torch.zeros_like(course.board), torch.zeros_like(course.board)
-    for batch in region.batches():
-        missing += ((batch.amplitude.square() - _predicted(course, batch)) * batch.valid).sum(0)
-        times += batch.valid.expand(batch.amplitude.shape).sum(0)
-    mean = (missing / times.clamp_min(1)).clamp_min(0)[None, None]
-    stray = F.avg_pool2d(F.pad(mean, (BLUR // 2,) * 4, mode="circular"), BLUR, 1)[0, 0]
-    values = [
-        poisson_nll_each(_predicted(course, batch) + stray, batch.amplitude.square(), batch.valid)
-        for batch in region.judging()
-    ]
+def _held_out_misfits(region: Region, refined: Refined, rules: Denoising) -> Tensor:
+    """Poisson misfit per held-out pixel of each pattern, with stray light: float64 `[n]`."""
+    stray = stray_light(region, refined, blur_px=rules.blur_px)
+    values = []
+    for batch in region.validation_batches():
+        predicted = region.forward.counts(refined.object, refined.exposure(batch, refined.unknowns))
+        values.append(poisson_nll_each(predicted + stray, batch.amplitude.square(), batch.valid))
     return torch.cat(values).double()
 
 
-def _predicted(course: Course, batch: Batch) -> Tensor:
-    probe, corners, _ = course.probe_of(batch)
-    return course.region.forward.counts(course.obj, Exposure(probe, corners))
+def stray_light(region: Region, refined: Refined, *, blur_px: int) -> Tensor:
+    """max(0, mean over patterns of n − I), averaged over a square of `blur_px`: photons per detector pixel `[N, N]`."""
+    missing = torch.zeros((region.n, region.n), device=region.device)
+    times = torch.zeros_like(missing)
+    for batch in region.batches():
+        predicted = region.forward.counts(refined.object, refined.exposure(batch, refined.unknowns))
+        missing += ((batch.amplitude.square() - predicted) * batch.valid).sum(0)
+        times += batch.valid.expand(batch.amplitude.shape).sum(0)
+    mean = (missing / times.clamp_min(1)).clamp_min(0)[None, None]
+    return F.avg_pool2d(F.pad(mean, (blur_px // 2,) * 4, mode="circular"), blur_px, 1)[0, 0]
 
 
-def look(region: Region, refined: Refined, freedom: Freedom) -> tuple[Tensor, float]:
+def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOISING) -> tuple[Tensor, float]:
     """What a `PosteriorMean` looks at, `[7, H, W]`, and the excess of the misfit over photon noise.
 
     The noise of a pixel that n photons have passed, on their way to the uniform object, is √(excess / n) of it.
     """
-    course = Course.at(region, refined, freedom)
     gradient = torch.zeros_like(refined.object)
     light = torch.zeros(region.shape, device=region.device)
     error = expected = 0.0
     for batch in region.batches():
-        probe, corners, _ = course.probe_of(batch)
-        patches = extract_whole(refined.object, corners, region.n)
-        correction, _ = course.correction(batch, probe, patches)
-        gradient += place_whole((probe.conj() * correction).sum(1), corners, region.shape)
-        light += place_whole(illumination(probe), corners, region.shape)
-        predicted = region.forward.counts(refined.object, Exposure(probe, corners))
+        at = refined.exposure(batch, refined.unknowns)
+        patches = extract_whole(refined.object, at.corners, region.n)
+        correction, _ = region.forward.correction(
+            patches, at.probe, batch.amplitude, batch.valid, likelihood=refined.likelihood
+        )
+        gradient += place_whole((at.probe.conj() * correction).sum(1), at.corners, region.shape)
+        light += place_whole(illumination(at.probe), at.corners, region.shape)
+        predicted = region.forward.counts(refined.object, at)
         error += float(((predicted.sqrt() - batch.amplitude).square() * batch.valid).sum())
-        expected += float((predicted.clamp(max=QUARTER) * batch.valid).sum())
+        expected += float((predicted.clamp(max=rules.amplitude_variance) * batch.valid).sum())
     excess = error / max(expected, 1e-30)
     unit = region.uniform_transmission
-    noise = (excess / (unit**2 * light).clamp_min(DARK)).sqrt().clamp(max=1)
-    step = gradient / (light + FLOOR * light.max())
+    noise = (excess / (unit**2 * light).clamp_min(rules.dark_photons)).sqrt().clamp(max=1)
+    step = gradient / damped_illumination(light)
     brightness = (light / light.max()).sqrt()
     pictures = to_channels((refined.object - unit, step), unit)
     return torch.stack([*pictures, noise, 0.1 * noise.log(), brightness]), excess
@@ -141,6 +155,6 @@ def look(region: Region, refined: Refined, freedom: Freedom) -> tuple[Tensor, fl
 def in_words(found: Denoised) -> str:
     """For people."""
     if not math.isfinite(found.gain):
-        return "denoising: left out, no pattern judges it"
-    judged = f"likelihood of the pixels held out {found.before:.5g} -> {found.after:.5g}, {found.gain:+.1f} σ"
-    return f"denoising: {judged}" + ("" if found.is_kept else ": left out, the maximum-likelihood object stands")
+        return "denoising: left out, no pattern is held out to check it"
+    change = f"held-out misfit {found.before:.5g} -> {found.after:.5g} per pixel, {found.gain:+.1f} standard errors"
+    return f"denoising: {change}" + ("" if found.is_kept else "; left out, the maximum-likelihood object is kept")

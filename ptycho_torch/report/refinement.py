@@ -20,7 +20,7 @@ REMOVED_PX = 420
 
 
 def draw_course(reconstruction: Reconstruction) -> Figure:
-    """The held-out likelihood over the sweeps of a refinement and, where positions moved, from where to where."""
+    """The held-out misfit over the sweeps of a refinement and, where positions moved, from where to where."""
     from matplotlib.figure import Figure
 
     course: dict[str, Any] = reconstruction.scores["refinement"]
@@ -35,7 +35,7 @@ def draw_course(reconstruction: Reconstruction) -> Figure:
     for begin in np.cumsum(course["rounds"])[:-1]:
         axes[0].axvline(begin, color="0.8", linewidth=1, linestyle="--")
     axes[0].axvline(course["best_sweep"], color="tab:red", linewidth=1)
-    axes[0].set(xlabel="sweep", ylabel=f"held-out likelihood a pixel, less {values.min():.5g}")
+    axes[0].set(xlabel="sweep", ylabel=f"held-out misfit per pixel, less {values.min():.5g}")
     if moved:
         assert given is not None
         drift = positions - given

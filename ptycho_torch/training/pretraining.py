@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ptycho_torch.data.held_out import pick_judges
+from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import bright_subsets, refining_subsets
@@ -24,8 +24,8 @@ from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.pretrained import Pretrained, read_pretrained, write_pretrained
 from ptycho_torch.networks.unrolled import Unrolled
-from ptycho_torch.refinement import Freedom, refine
-from ptycho_torch.refinement.denoising import look
+from ptycho_torch.refinement import refine
+from ptycho_torch.refinement.denoising import network_input
 from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
 from ptycho_torch.simulation.variety import random_scan
 from ptycho_torch.training.callbacks import GracefulStop, Progress, same_signal_handlers
@@ -177,13 +177,13 @@ def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Ten
 
 def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
     """What the `PosteriorMean` sees of a scan that is refined from the network's object, and the truth."""
-    probe, indices, freedom = torch.from_numpy(scan.probe), np.arange(len(scan)), Freedom(start="network")
+    probe, indices = torch.from_numpy(scan.probe), np.arange(len(scan))
     first, _ = as_region(scan, subsets=bright_subsets(scan, indices, probe))
-    subsets, judges = refining_subsets(scan, indices, probe), pick_judges(scan.positions, probe)
-    region, truth = as_region(scan, subsets=subsets, judges=judges)
+    subsets, validation = refining_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
+    region, truth = as_region(scan, subsets=subsets, validation=validation)
     first, region = (each.to(_device_of(network)) for each in (first, region))
     start = on_canvas(network(first), first.origin, region)
-    seen, _ = look(region, refine(region, start, sweeps=SWEEPS_BEFORE, freedom=freedom), freedom)
+    seen, _ = network_input(region, refine(region, start, sweeps=SWEEPS_BEFORE, start="network"))
     return seen, truth / region.uniform_transmission, region
 
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from ptycho_torch.physics.preconditioner import slow_phase_lift, spot_width_px
+from ptycho_torch.physics.preconditioner import slow_phase_acceleration, spot_width_px
 from ptycho_torch.physics.propagation import FAR_FIELD, NearField, Propagator
 from ptycho_torch.simulation import make_probe
 
@@ -43,7 +43,7 @@ def test_the_spot_width_says_how_strongly_a_tilt_changes_the_amplitude(fresnel_n
 
 def test_the_farther_the_detector_the_less_is_lifted() -> None:
     probe = torch.from_numpy(make_probe("full-field", n=32))
-    lifts = [slow_phase_lift(probe, (40, 48), propagator=NearField(number)) for number in (0.05, 0.1, 0.3)]
+    lifts = [slow_phase_acceleration(probe, (40, 48), propagator=NearField(number)).gain for number in (0.05, 0.1, 0.3)]
     for farther, nearer in itertools.pairwise(lifts):
         assert (farther <= nearer).all() and farther.sum() < nearer.sum()
         assert float(nearer[0, 0]) == pytest.approx(9)

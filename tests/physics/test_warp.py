@@ -1,4 +1,4 @@
-"""Laws of slow distortions: the field that moves share, and the object carried along with it."""
+"""Laws of slow distortions: the field that moves share, and the object warp along with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from physics_cases import law, random_real, random_wave, seeds
 
-from ptycho_torch.physics.warp import affine_field, carried, smooth_field
+from ptycho_torch.physics.warp import affine_field, smooth_field, warp
 
 sides = st.integers(12, 31)
 
@@ -20,9 +20,9 @@ sides = st.integers(12, 31)
 def test_a_constant_field_is_a_shift(height: int, width: int, dy: int, dx: int, seed: int) -> None:
     obj = random_wave(height, width, seed=seed)
     field = torch.tensor([dy, dx], dtype=torch.float64)[:, None, None].expand(2, height, width)
-    moved, inner = carried(obj, field), (slice(5, height - 5), slice(5, width - 5))
+    moved, inner = warp(obj, field), (slice(5, height - 5), slice(5, width - 5))
     assert torch.allclose(moved[inner], torch.roll(obj, (dy, dx), (0, 1))[inner])
-    assert torch.allclose(carried(obj, 0 * field), obj)
+    assert torch.allclose(warp(obj, 0 * field), obj)
 
 
 @law
@@ -30,10 +30,10 @@ def test_a_constant_field_is_a_shift(height: int, width: int, dy: int, dx: int, 
 def test_carrying_is_linear_and_keeps_a_flat_object(height: int, width: int, seed: int) -> None:
     field = 3 * random_real(2, height, width, seed=seed)
     one, two = random_wave(2, height, width, seed=seed + 1)
-    whole = carried(one - 2j * two, field)
-    assert torch.allclose(whole, carried(one, field) - 2j * carried(two, field))
+    whole = warp(one - 2j * two, field)
+    assert torch.allclose(whole, warp(one, field) - 2j * warp(two, field))
     flat = torch.full((height, width), 0.3 - 0.7j, dtype=torch.complex128)
-    assert torch.allclose(carried(flat, field), flat)
+    assert torch.allclose(warp(flat, field), flat)
 
 
 def test_a_smooth_wave_is_carried_between_pixels() -> None:
@@ -43,7 +43,7 @@ def test_a_smooth_wave_is_carried_between_pixels() -> None:
 
     field = torch.tensor([0.4, -1.3], dtype=torch.float64)[:, None, None].expand(2, 40, 52)
     inner = (slice(4, -4), slice(4, -4))
-    assert torch.allclose(carried(wave(0, 0), field)[inner], wave(0.4, -1.3)[inner], atol=0.02)
+    assert torch.allclose(warp(wave(0, 0), field)[inner], wave(0.4, -1.3)[inner], atol=0.02)
 
 
 @law

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, seconds_on
 from ptycho_torch.errors import UsageError
 from ptycho_torch.predictors import find_start
-from ptycho_torch.refinement import Freedom, initial_probe, of_scan
-from ptycho_torch.refinement.of_scan import RefinedScan, judges_of, refined_scan
+from ptycho_torch.refinement.initial_probe import search_probe, with_refined_probe
+from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
+from ptycho_torch.refinement.schedule import SCHEDULE, ProbeSearch
+from ptycho_torch.refinement.state import Unknowns
 from ptycho_torch.simulation import simulate_scan
 
-FREE = Freedom(probe=True, positions=True, intensities=True, start="network")
+FREE = Unknowns(probe=True, positions="free", intensities=True)
+SHORT = replace(SCHEDULE, search_sweeps=1, near_sweeps=1, fixed_sweeps=1)
+"""Rounds of one sweep, where positions move."""
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +35,26 @@ def scan() -> Scan:
 def refined_on(device: torch.device, scan: Scan, start: str, **options: object) -> RefinedScan:
     """The network and the refinement, as `infer --refine` runs them."""
     begin, chosen = find_start(Path(start), scan), np.arange(len(scan))
+    scan = begin.in_photons(scan)
     begin.model.to(device)
-    judges = judges_of(scan, chosen, begin, options["freedom"])
-    region = begin.region(scan, chosen, judges=judges, device=device)
+    validation = validation_set_of(scan, chosen, options["unknowns"])
+    region = begin.region(scan, chosen, validation=validation, device=device)
     with torch.inference_mode():
         obj = begin.model(region)
         assert obj.device.type == device.type
-        return refined_scan(obj, region, begin, scan, chosen, say=lambda _: None, **options)
+        return refined_scan(obj, region, begin, scan, chosen, schedule=SHORT, **options)
 
 
 @pytest.mark.parametrize(
     "start, options",
     [
-        ("pretrained", {"sweeps": 2, "freedom": Freedom(start="network"), "denoising": True}),
-        ("pretrained", {"sweeps": 3, "freedom": FREE, "modes": 2, "denoising": True}),
-        ("flat", {"sweeps": 2, "freedom": Freedom(likelihood="amplitude", positions=True, affine=True, start="flat")}),
+        ("pretrained", {"sweeps": 2, "unknowns": Unknowns(), "denoising": True}),
+        ("pretrained", {"sweeps": 3, "unknowns": FREE, "modes": 2, "denoising": True}),
+        ("flat", {"sweeps": 2, "unknowns": Unknowns(positions="affine"), "likelihood": "amplitude"}),
     ],
     ids=["object", "all", "affine"],
 )
-def test_a_refinement_on_a_gpu_gives_what_it_gives_on_the_processor(scan, start, options, monkeypatch):
-    for name in ("SEARCH_SWEEPS", "NEAR_SWEEPS", "FIXED_SWEEPS"):  # rounds, where positions move
-        monkeypatch.setattr(of_scan, name, 1)
+def test_a_refinement_on_a_gpu_gives_what_it_gives_on_the_processor(scan, start, options):
     expected = refined_on(torch.device("cpu"), scan, start, **options)
     with pretend_gpu() as gpu:
         found = refined_on(gpu, scan, start, **options)
@@ -99,13 +103,12 @@ def test_the_gradients_of_a_training_are_the_same_on_a_gpu(scan):
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_a_probe_is_found_and_refined_on_a_gpu(scan, monkeypatch):
-    for name, value in {"WIDTHS": (0.0, 0.3), "SWEEPS": 1, "LONG_SWEEPS": 2}.items():
-        monkeypatch.setattr(initial_probe, name, value)
-    found, refined = initial_probe.search_probe(scan), initial_probe.with_refined_probe(scan, say=len)
+def test_a_probe_is_found_and_refined_on_a_gpu(scan):
+    search = ProbeSearch(widths=(0.0, 0.3), sweeps=1, refined_sweeps=2)
+    found, refined = search_probe(scan, search=search), with_refined_probe(scan, search=search, say=len)
     with pretend_gpu() as gpu:
-        found_there = initial_probe.search_probe(scan, device=gpu)
-        refined_there = initial_probe.with_refined_probe(scan, device=gpu, say=len)
+        found_there = search_probe(scan, search=search, device=gpu)
+        refined_there = with_refined_probe(scan, search=search, device=gpu, say=len)
     for here, there in ((found.probe, found_there.probe), (refined.probe, refined_there.probe)):
         assert np.abs(there - here).max() < 1e-4 * np.abs(here).max()
 

@@ -6,12 +6,18 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import infer_words, rewritten, run
 
 from ptycho_torch.config import RefineConfig
+from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.region import Region
+from ptycho_torch.predictors import find_start
+from ptycho_torch.refinement import SCHEDULE, Refined, Unknowns, refine, rounds
 
 
 def refine_words(scan: Path, folder: Path, *more: object) -> list[object]:
@@ -36,12 +42,12 @@ def test_refinement_from_nothing_gives_the_picture(refined_dir: Path, scan_file:
     course = metrics["refinement"]
     values = course["likelihood_per_pixel"]
     assert values[course["best_sweep"]] == min(values) < 0.5 * values[0]
-    assert len(values) == course["sweeps"] + 1 and course["judging_patterns"] >= 4
+    assert len(values) == course["sweeps"] + 1 and course["held_out_patterns"] >= 4
     assert arrays["probe"].shape == (1, 32, 32) and arrays["given_positions"].shape == arrays["positions"].shape
     assert np.array_equal(arrays["positions"], arrays["given_positions"])
     for name in ("reconstructed_phase.png", "report.html", "refinement.png"):
         assert (refined_dir / name).stat().st_size > 200, name
-    assert "held-out likelihood" in (refined_dir / "report.html").read_text()
+    assert "held-out misfit" in (refined_dir / "report.html").read_text()
 
 
 def test_the_physical_probe_and_the_object_explain_the_counts(refined_dir: Path, scan_file: Path) -> None:
@@ -120,7 +126,7 @@ def test_positions_are_put_right_in_rounds(
     path = rewritten(scan_file, tmp_path / "wrong.npz", ycoords=wrong[:, 0], xcoords=wrong[:, 1])
     words = ["--start", "pretrained", "--sweeps", 70, "--position-correction", correction]
     assert run(*(word for word in refine_words(path, tmp_path / "out", *words) if word != "--quiet")) == 0
-    assert capsys.readouterr().out.count("the network looks again") == 2
+    assert capsys.readouterr().out.count("the network reconstructs again from the positions found so far") == 2
     arrays, metrics = result(tmp_path / "out")
     course, order = metrics["refinement"], arrays["pattern_indices"]
     assert course["rounds"][:2] == [30, 20] and len(course["likelihood_per_pixel"]) == course["sweeps"] + 1
@@ -133,33 +139,33 @@ def test_positions_are_put_right_in_rounds(
 
 
 def test_every_round_begins_where_the_last_sweep_of_the_one_before_has_left_the_scan(
-    scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scan_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not at its best sweep: the held-out likelihood of the object stands still long before the positions do."""
-    from ptycho_torch.refinement import of_scan
+    """Not at its best sweep: the held-out misfit of the object stands still long before the positions do."""
 
     seen = []
 
-    def recorded(region: of_scan.Region, *args: object, **options: object) -> of_scan.Refined:
+    def recorded(region: Region, *args: Any, **options: Any) -> Refined:
         found = replace(refine(region, *args, **options), positions=region.positions)  # as if the start were the best
         seen.append((region, found))
         return found
 
-    refine = of_scan.refine
-    monkeypatch.setattr(of_scan, "refine", recorded)
-    monkeypatch.setattr(of_scan, "SEARCH_SWEEPS", 6)
-    monkeypatch.setattr(of_scan, "NEAR_SWEEPS", 6)
-    monkeypatch.setattr(of_scan, "FIXED_SWEEPS", 6)
-    words = ["--start", "flat", "--sweeps", 18, "--position-correction", "free", "--probe-update"]
-    assert run(*refine_words(scan_file, tmp_path, *words)) == 0
+    monkeypatch.setattr(rounds, "refine", recorded)
+    short = replace(SCHEDULE, search_sweeps=6, near_sweeps=6, fixed_sweeps=6)
+    scan, unknowns = read_scan(scan_file), Unknowns(probe=True, positions="free")
+    start, chosen = find_start(Path("flat"), scan), np.arange(len(scan))
+    region = start.region(scan, chosen)
+    with torch.inference_mode():
+        obj = start.model(region)
+        rounds.refined_scan(obj, region, start, scan, chosen, sweeps=18, unknowns=unknowns, schedule=short)
     assert len(seen) == 3
     for (before, found), (after, _) in itertools.pairwise(seen):
         places = dict(
-            zip(before.indices.tolist(), (found.last_positions.numpy() + before.origin).tolist(), strict=True)
+            zip(before.indices.tolist(), (found.last.positions.numpy() + before.origin).tolist(), strict=True)
         )
         expected = np.array([places[index] for index in after.indices.tolist()])
         assert np.allclose(after.positions.numpy() + after.origin, expected)
-        assert np.allclose(after.probe, found.last_probe, rtol=1e-4, atol=1e-4)
+        assert np.allclose(after.probe, found.last.probe, rtol=1e-4, atol=1e-4)
 
 
 def test_a_probe_that_the_file_does_not_hold_is_found(scan_file: Path, tmp_path: Path) -> None:

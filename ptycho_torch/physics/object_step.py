@@ -1,0 +1,58 @@
+"""The object's step: a preconditioned likelihood gradient with momentum. Networks and refinement take the same one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ptycho_torch.physics.low_pass import low_pass
+from ptycho_torch.physics.preconditioner import Acceleration, accelerate_slow_phase
+
+FLOOR = 0.1
+"""Fraction of the largest illumination below which a canvas pixel's step is held back."""
+
+
+class ObjectStep(NamedTuple):
+    """Where a step has led, complex `[H, W]` each."""
+
+    obj: Tensor
+    velocity: Tensor
+    direction: Tensor  # before step size and momentum
+
+
+def damped_illumination(illumination: Tensor) -> Tensor:
+    """I + 0.1 max I, what a likelihood gradient is divided by: `[…]` → `[…]`. Source: rPIE (Maiden et al. 2017)."""
+    return illumination + FLOOR * illumination.max()
+
+
+def object_step(
+    obj: Tensor,
+    velocity: Tensor,
+    preconditioned: Tensor,
+    *,
+    acceleration: Acceleration | None,
+    step: Tensor | float,
+    momentum: Tensor | float,
+    damping: float = 1.0,
+) -> ObjectStep:
+    """v ← μ v + η d, O ← O + v, with d the preconditioned gradient g / (I + 0.1 max I), its slow phase accelerated.
+
+    `acceleration` as `slow_phase_acceleration` gives it, None for none. With a `damping` D < 1 details of d are taken D
+    times as far, d ← G∗d + D (d − G∗d), G∗ the `low_pass`. Source: ePIE and rPIE (Maiden et al. 2009, 2017); heavy-ball
+    momentum (Polyak 1964).
+    """
+    direction = preconditioned if acceleration is None else accelerate_slow_phase(preconditioned, obj, acceleration)
+    if damping < 1:
+        direction = torch.lerp(low_pass(direction), direction, damping)
+    moved, velocity = momentum_step(obj, velocity, direction, step=step, momentum=momentum)
+    return ObjectStep(moved, velocity, direction)
+
+
+def momentum_step(
+    value: Tensor, velocity: Tensor, direction: Tensor, *, step: Tensor | float, momentum: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """v ← μ v + η d, x ← x + v; returns x and v."""
+    velocity = momentum * velocity + step * direction
+    return value + velocity, velocity

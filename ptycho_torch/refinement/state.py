@@ -1,0 +1,132 @@
+"""What a refinement changes, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ptycho_torch.data.region import Batch, Region
+from ptycho_torch.forward import Exposure
+from ptycho_torch.physics.likelihood import Likelihood
+from ptycho_torch.physics.patches import split_positions
+from ptycho_torch.physics.probe import shift_probe
+
+Initial = Literal["flat", "network", "refined"]
+"""Where an initial object comes from: nowhere, a network (whose slow phase is still to be read from the shifts of the
+patterns), or an earlier refinement (which has read it)."""
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """What is free beside the object."""
+
+    probe: bool = False
+    positions: Literal["none", "free", "affine"] = "none"  # affine: one affine map of the whole scan
+    intensities: bool = False  # a factor on the counts of each pattern
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether positions are free, each or all by one map."""
+        return self.positions != "none"
+
+    @property
+    def has_free_gauge(self) -> bool:
+        """Whether the patterns leave a shift and a phase ramp of the object open, as they do where the probe or the
+        positions are free."""
+        return self.probe or self.has_positions
+
+
+OBJECT_ONLY = Unknowns()
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Values of all unknowns."""
+
+    object: Tensor  # complex64 [H, W] on the region's canvas
+    probe: Tensor  # complex64 [mode, N, N], in the unit of the region's probe
+    positions: Tensor  # float64 [n, 2] on the canvas, in the region's order
+    intensities: Tensor  # float32 [n], factor on the expected counts of each pattern
+
+    def exposure(self, batch: Batch, unknowns: Unknowns) -> Exposure:
+        """The probe as each pattern of a batch sees it, at its position and with its intensity."""
+        whole, fraction = split_positions(self.positions[batch.index])
+        probe = shift_probe(self.probe, fraction) if unknowns.has_free_gauge else batch.probe
+        if unknowns.intensities:
+            probe = probe * self.amplitude_factors(batch)
+        return Exposure(probe, whole - self.probe.shape[-1] // 2, fraction)
+
+    def amplitude_factors(self, batch: Batch) -> Tensor:
+        """√intensity of each pattern, `[b, 1, 1, 1]`."""
+        return self.intensities[batch.index, None, None, None].sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class State(Estimate):
+    """The unknowns after the last update, their momenta, and the means over the updates of the last sweep."""
+
+    object_velocity: Tensor
+    probe_velocity: Tensor
+    position_velocity: Tensor
+    mean_object: Tensor
+    mean_probe: Tensor
+
+    @classmethod
+    def initial(cls, region: Region, obj: Tensor) -> State:
+        """At rest, from an object on the canvas of a region, with the region's probe and positions."""
+        obj, probe, positions = obj.clone(), region.probe.clone(), region.positions.clone()
+        return cls(
+            obj,
+            probe,
+            positions,
+            intensities=torch.ones(len(region), device=region.device),
+            object_velocity=torch.zeros_like(obj),
+            probe_velocity=torch.zeros_like(probe),
+            position_velocity=torch.zeros_like(positions),
+            mean_object=obj,
+            mean_probe=probe,
+        )
+
+    @property
+    def mean(self) -> Estimate:
+        """The means of object and probe over the updates of the last sweep, at the present positions: what counts."""
+        return Estimate(self.mean_object, self.mean_probe, self.positions, self.intensities)
+
+    def with_objects(self, change: Callable[[Tensor], Tensor]) -> State:
+        """The object, its velocity and its mean, changed alike."""
+        objects = (change(each) for each in (self.object, self.object_velocity, self.mean_object))
+        return replace(self, **dict(zip(("object", "object_velocity", "mean_object"), objects, strict=True)))
+
+    def at_rest(self) -> State:
+        """Without the momenta of object and probe."""
+        return replace(
+            self,
+            object_velocity=torch.zeros_like(self.object_velocity),
+            probe_velocity=torch.zeros_like(self.probe_velocity),
+        )
+
+
+def copied(estimate: Estimate) -> Estimate:
+    """The values of an estimate that later updates leave as they are (positions and intensities change in place)."""
+    return Estimate(estimate.object, estimate.probe, estimate.positions.clone(), estimate.intensities.clone())
+
+
+@dataclass(frozen=True, eq=False)
+class Refined(Estimate):
+    """The best estimate by the held-out patterns, and the way there."""
+
+    initial: Tensor | None = None  # the object that the refinement began from
+    last: Estimate | None = None  # after the last whole sweep, be it the best or not
+    held_out: Tensor = field(default_factory=lambda: torch.zeros(0))  # misfit of each held-out pattern, scan's order
+    best_sweep: int = 0  # the sweep whose result this is, 0 for the initial object
+    is_combined: bool = False  # low frequencies of the last sweep, details of the initial or of the best object
+    is_interrupted: bool = False  # by Ctrl-C or by `on_sweep`
+    misfits: list[float] = field(default_factory=list)  # held out, per pixel, after 0, 1, 2 … sweeps
+    subsets: list[int] = field(default_factory=list)  # in how many updates each sweep went
+    unknowns: Unknowns = OBJECT_ONLY
+    likelihood: str | Likelihood = "poisson"
+    start: Initial = "flat"

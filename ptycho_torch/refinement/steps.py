@@ -1,0 +1,177 @@
+"""How each unknown moves: functions of the state, no matter when and how often a schedule asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ptycho_torch.data.region import Batch, Region
+from ptycho_torch.physics.object_step import damped_illumination, momentum_step, object_step
+from ptycho_torch.physics.patches import extract, place_whole
+from ptycho_torch.physics.phase_gradient import slow_phase
+from ptycho_torch.physics.positions import affine_moves, best_offset
+from ptycho_torch.physics.preconditioner import Acceleration
+from ptycho_torch.physics.probe import illumination, orthogonal_modes, probe_power, probe_radius
+from ptycho_torch.physics.regularisers import Regulariser
+from ptycho_torch.physics.warp import affine_field, smooth_field, warp
+from ptycho_torch.refinement.schedule import Schedule
+from ptycho_torch.refinement.state import State, Unknowns
+
+
+def move_object(
+    state: State,
+    gradient: Tensor,
+    light: Tensor,
+    *,
+    acceleration: Acceleration | None,
+    step: float,
+    momentum: float,
+    damping: float = 1.0,
+    regulariser: Regulariser | None = None,
+    updates: int = 1,
+) -> State:
+    """The `object_step` for a likelihood gradient `[H, W]` of patterns with the illumination `light` `[H, W]`.
+
+    A regulariser's proximal step follows, with the step size over the `updates` of a sweep.
+    """
+    obj, velocity, _ = object_step(
+        state.object,
+        state.object_velocity,
+        gradient / damped_illumination(light),
+        acceleration=acceleration,
+        step=step,
+        momentum=momentum,
+        damping=damping,
+    )
+    if regulariser is not None:
+        obj = regulariser.proximal(obj, step / updates)
+    return replace(state, object=obj, object_velocity=velocity)
+
+
+def move_probe(state: State, gradient: Tensor, object_power: Tensor, *, step: float, momentum: float) -> State:
+    """The same with the roles of object and probe exchanged: gradient `[mode, N, N]`, object_power Σ_j |O_j|² `[N, N]`.
+
+    Source: ePIE, rPIE (Maiden et al. 2009, 2017).
+    """
+    direction = gradient / damped_illumination(object_power)
+    probe, velocity = momentum_step(state.probe, state.probe_velocity, direction, step=step, momentum=momentum)
+    return replace(state, probe=probe, probe_velocity=velocity)
+
+
+def move_positions(state: State, region: Region, batch: Batch, step: Tensor, schedule: Schedule) -> None:
+    """v ← clamp(μ v + δ), r ← r + v for the positions of a batch, in place; steps δ `[b, 2]` as `position_step`'s."""
+    velocity = schedule.position_momentum * state.position_velocity[batch.index] + step.double()
+    largest = schedule.largest_move_px
+    state.position_velocity[batch.index] = velocity.clamp(-largest, largest)
+    moved = state.positions[batch.index] + state.position_velocity[batch.index]
+    state.positions[batch.index] = on_the_canvas(moved, region)
+
+
+def move_intensities(state: State, batch: Batch, predicted: Tensor, schedule: Schedule) -> None:
+    """Half a step, in logarithms, to Σ n / Σ I of each pattern of a batch, in place; predicted photons Σ I `[b]`."""
+    counted, largest = (batch.amplitude.square() * batch.valid).sum((-2, -1)), schedule.largest_intensity_change
+    state.intensities[batch.index] *= (counted / predicted).clamp(1 / largest, largest).sqrt()
+
+
+def normalise_intensities(state: State) -> State:
+    """Intensities with a mean of one; the object takes the rest."""
+    mean = state.intensities.mean()
+    factor = mean.sqrt()
+    return replace(
+        state,
+        intensities=state.intensities / mean,
+        object=state.object * factor,
+        mean_object=state.mean_object * factor,
+    )
+
+
+def normalise_probe(state: State, power: Tensor) -> State:
+    """The probe with this power, the object takes the rest; modes orthogonal, strongest first."""
+    factor = (power / probe_power(state.probe)).sqrt()
+    state = state.with_objects(lambda obj: obj / factor)
+    turn = factor * orthogonal_modes(state.probe)
+    probe, velocity, mean = (
+        torch.einsum("mk,kyx->myx", turn, each) for each in (state.probe, state.probe_velocity, state.mean_probe)
+    )
+    return replace(state, probe=probe, probe_velocity=velocity, mean_probe=mean)
+
+
+def add_slow_phase(state: State, sums: Tensor, seen: Tensor) -> State:
+    """The object times exp(iφ), φ the `slow_phase` that the shifts of patterns `seen` `[k]` tell of; their
+    `shift_sums` are `sums` `[k, 17]`. For propagators that shift patterns with phase ramps only."""
+    shape = (state.object.shape[0], state.object.shape[1])
+    phase = slow_phase(sums, state.positions[seen], state.probe, shape)
+    factor = torch.polar(torch.ones_like(phase), phase)
+    return state.with_objects(lambda obj: obj * factor)
+
+
+def search_positions(
+    state: State, region: Region, unknowns: Unknowns, *, radius: int, confirmed: tuple[float, float] | None = None
+) -> None:
+    """Each position goes, in place, to the best of nine places 0 or ±radius px away; no momentum is left.
+
+    With `confirmed` the search looks at the `confirmed_object` for these fractions.
+    """
+    obj = state.object if confirmed is None else confirmed_object(state, region, unknowns, confirmed)
+    for batch in region.batches():
+        seen = state.exposure(batch, unknowns)
+        offset = best_offset(
+            obj,
+            seen.probe,
+            seen.corners,
+            batch.amplitude,
+            batch.valid,
+            radius=radius,
+            propagator=region.forward.propagator,
+        )
+        state.positions[batch.index] = on_the_canvas(state.positions[batch.index] + offset, region)
+    state.position_velocity.zero_()
+
+
+def confirmed_object(state: State, region: Region, unknowns: Unknowns, fractions: tuple[float, float]) -> Tensor:
+    """The object where more than one pattern lights it, its mean elsewhere: complex64 `[H, W]`.
+
+    A pattern at the rim that stands in a wrong place has painted its own object there, which would confirm the place.
+    The `fractions` of the largest illumination at which the object counts not at all, and fully.
+    """
+    light = torch.zeros(region.shape, device=region.device)
+    for batch in region.batches():
+        seen = state.exposure(batch, unknowns)
+        light += place_whole(illumination(seen.probe).expand(len(seen.corners), -1, -1), seen.corners, region.shape)
+    dim, bright = fractions
+    weight = ((light / light.max() - dim) / (bright - dim)).clamp(0, 1)
+    mean = (weight * state.object).sum() / weight.sum()
+    return torch.lerp(mean.expand_as(state.object), state.object, weight.to(state.object.dtype))
+
+
+def fit_affine_positions(state: State, region: Region) -> State:
+    """The positions of the affine map of the region's positions that is nearest to the present ones."""
+    return replace(state, positions=on_the_canvas(affine_moves(region.positions, state.positions), region))
+
+
+def over_relax_positions(state: State, before: Tensor, region: Region, unknowns: Unknowns, schedule: Schedule) -> State:
+    """What moves since `before` `[n, 2]` have in common goes farther, r ← r + u(r), and O(r) ← O(r − u(r)) with it.
+
+    u is `over_relaxation` times the smooth field of the moves within a probe's radius, or `affine_over_relaxation`
+    times their affine field. An object follows its patterns, so a distortion that object and positions share takes
+    many sweeps to undo.
+    """
+    moves, shape = state.positions - before, region.shape
+    if unknowns.positions == "affine":
+        field = schedule.affine_over_relaxation * affine_field(before, moves, shape)
+    else:
+        field = schedule.over_relaxation * smooth_field(before, moves, shape, sigma=probe_radius(state.probe))
+    largest = schedule.largest_over_relaxation_px
+    field = field.clamp(-largest, largest)
+    moves = torch.stack([extract(each, before, 1)[:, 0, 0] for each in field], -1)
+    state = replace(state, positions=on_the_canvas(state.positions + moves, region))
+    return state.with_objects(lambda obj: warp(obj, field))
+
+
+def on_the_canvas(positions: Tensor, region: Region) -> Tensor:
+    """Positions `[n, 2]` held where their windows stay on the canvas."""
+    half = region.n // 2
+    limits = torch.tensor(region.shape, device=positions.device) - region.n + half - 1
+    return torch.minimum(positions.clamp_min(half), limits.to(positions.dtype))
