@@ -15,8 +15,14 @@ class Likelihood(Protocol):
     """What a refinement needs to know of a likelihood of the counts; any object with these two methods will do."""
 
     def step(
-        self, intensity: Tensor, amplitude: Tensor, valid: Tensor, *, softening: Tensor, background: float
-    ) -> Tensor:
+        self,
+        intensity: Float[Tensor, "b n n"],
+        amplitude: Float[Tensor, "b n n"],
+        valid: Bool[Tensor, "*#b n n"],
+        *,
+        softening: Float[Tensor, "b 1 1"],
+        background: float,
+    ) -> Float[Tensor, "b n n"]:
         """The weights w `[b, N, N]` of the exit-wave correction, adjoint[w Ψ], which is minus the gradient of L:
         w = −2 ∂L/∂I, with L scaled so that it is ½ Σ (√I − √n)² near the best fit.
 
@@ -26,7 +32,9 @@ class Likelihood(Protocol):
         likelihood may ignore it.
         """
 
-    def value(self, predicted: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+    def value(
+        self, predicted: Float[Tensor, "b n n"], amplitude: Float[Tensor, "b n n"], valid: Bool[Tensor, "*#b n n"]
+    ) -> Float[Tensor, "b"]:
         """The misfit of each pattern per valid pixel, `[b]`, lower is better; predicted: expected counts."""
 
 
@@ -35,12 +43,20 @@ class Poisson:
     """Counts with photon noise: L = ¼ Σ (I − n ln I)."""
 
     def step(
-        self, intensity: Tensor, amplitude: Tensor, valid: Tensor, *, softening: Tensor, background: float
-    ) -> Tensor:
+        self,
+        intensity: Float[Tensor, "b n n"],
+        amplitude: Float[Tensor, "b n n"],
+        valid: Bool[Tensor, "*#b n n"],
+        *,
+        softening: Float[Tensor, "b 1 1"],
+        background: float,
+    ) -> Float[Tensor, "b n n"]:
         """w = ½ ((n + s + β) / (I + s + β) − 1)."""
         return ((amplitude.square() + (softening + background)) / (intensity + background)).sub_(1).mul_(0.5)
 
-    def value(self, predicted: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+    def value(
+        self, predicted: Float[Tensor, "b n n"], amplitude: Float[Tensor, "b n n"], valid: Bool[Tensor, "*#b n n"]
+    ) -> Float[Tensor, "b"]:
         """`poisson_nll` of each pattern."""
         return poisson_nll_each(predicted, amplitude.square(), valid)
 
@@ -50,12 +66,20 @@ class Amplitude:
     """Amplitudes with the same Gaussian noise everywhere: L = ½ Σ (√I − √n)²."""
 
     def step(
-        self, intensity: Tensor, amplitude: Tensor, valid: Tensor, *, softening: Tensor, background: float
-    ) -> Tensor:
+        self,
+        intensity: Float[Tensor, "b n n"],
+        amplitude: Float[Tensor, "b n n"],
+        valid: Bool[Tensor, "*#b n n"],
+        *,
+        softening: Float[Tensor, "b 1 1"],
+        background: float,
+    ) -> Float[Tensor, "b n n"]:
         """w = √n / √(I + s) − 1."""
         return (amplitude * intensity.rsqrt()).sub_(1)
 
-    def value(self, predicted: Tensor, amplitude: Tensor, valid: Tensor) -> Tensor:
+    def value(
+        self, predicted: Float[Tensor, "b n n"], amplitude: Float[Tensor, "b n n"], valid: Bool[Tensor, "*#b n n"]
+    ) -> Float[Tensor, "b"]:
         """½ ⟨(√I − √n)²⟩ over the valid pixels of each pattern."""
         errors = (predicted.sqrt() - amplitude).square() * valid
         return 0.5 * errors.sum((-2, -1)) / valid.sum((-2, -1))

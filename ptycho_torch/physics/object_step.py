@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ptycho_torch.physics.low_pass import low_pass
@@ -17,24 +18,24 @@ FLOOR = 0.1
 class ObjectStep(NamedTuple):
     """Where a step has led, complex `[H, W]` each."""
 
-    obj: Tensor
-    velocity: Tensor
-    direction: Tensor  # before step size and momentum
+    obj: Complex[Tensor, "H W"]
+    velocity: Complex[Tensor, "H W"]
+    direction: Complex[Tensor, "H W"]  # before step size and momentum
 
 
-def damped_illumination(illumination: Tensor) -> Tensor:
+def damped_illumination(illumination: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """I + 0.1 max I, what a likelihood gradient is divided by: `[…]` → `[…]`. Source: rPIE (Maiden et al. 2017)."""
     return illumination + FLOOR * illumination.max()
 
 
 def object_step(
-    obj: Tensor,
-    velocity: Tensor,
-    preconditioned: Tensor,
+    obj: Complex[Tensor, "H W"],
+    velocity: Complex[Tensor, "H W"],
+    preconditioned: Complex[Tensor, "H W"],
     *,
     acceleration: Acceleration | None,
-    step: Tensor | float,
-    momentum: Tensor | float,
+    step: Float[Tensor, ""] | float,
+    momentum: Float[Tensor, ""] | float,
     damping: float = 1.0,
 ) -> ObjectStep:
     """v ← μ v + η d, O ← O + v, with d the preconditioned gradient g / (I + 0.1 max I), its slow phase accelerated.
@@ -51,8 +52,13 @@ def object_step(
 
 
 def momentum_step(
-    value: Tensor, velocity: Tensor, direction: Tensor, *, step: Tensor | float, momentum: Tensor | float
-) -> tuple[Tensor, Tensor]:
+    value: Complex[Tensor, "*shape"],
+    velocity: Complex[Tensor, "*shape"],
+    direction: Complex[Tensor, "*shape"],
+    *,
+    step: Float[Tensor, ""] | float,
+    momentum: Float[Tensor, ""] | float,
+) -> tuple[Complex[Tensor, "*shape"], Complex[Tensor, "*shape"]]:
     """v ← μ v + η d, x ← x + v; returns x and v."""
     velocity = momentum * velocity + step * direction
     return value + velocity, velocity

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Complex
 from torch import Tensor
 
 
@@ -13,7 +14,7 @@ from torch import Tensor
 class Regulariser(Protocol):
     """Any object with this method; a refinement calls it after each update of the object."""
 
-    def proximal(self, obj: Tensor, step: float) -> Tensor:
+    def proximal(self, obj: Complex[Tensor, "H W"], step: float) -> Complex[Tensor, "H W"]:
         """argmin_x ½ Σ|x − O|² + step · R(x), complex `[H, W]`: nearer to what the regulariser R likes.
 
         `step` is the step size of the update over the number of updates in a sweep, so that a sweep applies R with
@@ -32,7 +33,7 @@ class TotalVariation:
     weight: float
     iterations: int = 20
 
-    def proximal(self, obj: Tensor, step: float) -> Tensor:
+    def proximal(self, obj: Complex[Tensor, "H W"], step: float) -> Complex[Tensor, "H W"]:
         """See the class."""
         strength = self.weight * step
         if strength == 0:

@@ -59,7 +59,7 @@ def test_a_long_phase_wave_is_as_visible_as_the_spot_is_wide() -> None:
 
 def test_the_acceleration_is_the_visibility_that_is_missing() -> None:
     acceleration = slow_phase_acceleration(probe(), SHAPE)
-    assert acceleration.shape == (128, 81)
+    assert acceleration.gain.shape == (128, 81)
     assert float(acceleration.gain[0, 0]) == pytest.approx(LARGEST - 1)
     assert float(acceleration.gain[64, 80]) < 0.1
     q = 2 * math.pi * 20 / 160

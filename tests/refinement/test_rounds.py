@@ -53,8 +53,8 @@ def moved_scan() -> Scan:
 
 
 def run(scan: Scan, start: Start, sweeps: int, unknowns: Unknowns, **options: object) -> RefinedScan:
-    chosen = np.arange(len(scan))
-    region = start.region(scan, chosen, validation=validation_set_of(scan, chosen, start, unknowns))
+    chosen, scan = np.arange(len(scan)), start.in_photons(scan)
+    region = start.region(scan, chosen, validation=validation_set_of(scan, chosen, unknowns))
     with torch.inference_mode():
         obj = start.model(region)
         return refined_scan(obj, region, start, scan, chosen, sweeps=sweeps, unknowns=unknowns, **options)  # type: ignore[arg-type]
