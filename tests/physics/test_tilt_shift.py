@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -42,6 +44,6 @@ def test_the_spot_width_says_how_strongly_a_tilt_changes_the_amplitude(fresnel_n
 def test_the_farther_the_detector_the_less_is_lifted() -> None:
     probe = torch.from_numpy(make_probe("full-field", n=32))
     lifts = [slow_phase_lift(probe, (40, 48), propagator=NearField(number)) for number in (0.05, 0.1, 0.3)]
-    for farther, nearer in zip(lifts, lifts[1:], strict=False):
+    for farther, nearer in itertools.pairwise(lifts):
         assert (farther <= nearer).all() and farther.sum() < nearer.sum()
         assert float(nearer[0, 0]) == pytest.approx(9)
