@@ -49,7 +49,8 @@ def infer(config: InferenceConfig) -> Reconstruction:
     say = (lambda *_: None) if config.quiet else print
     _check_writable(config.output_dir)
     if config.probe_from == "patterns":
-        scan = with_probe_from_patterns(scan, say=say)
+        is_far = scan.propagation == "far"  # what is searched is the defocus of a far-field probe
+        scan = with_probe_from_patterns(scan, say=say) if is_far else scan.with_guessed_probe()
     start = find_start(config.model_path, scan)
     scan = _matched(scan, start, config)
     for note in (*scan.describe(), *start.notes):

@@ -103,7 +103,8 @@ def _profiled(config: TrainConfig) -> TrainConfig:
 def _read(config: TrainConfig, say: Callable[[str], object]) -> tuple[Scan, Scan | None]:
     scan = read_scan(config.train_data_file, domain=config.measurement_domain)
     if config.probe_from == "patterns":
-        scan = with_probe_from_patterns(scan, say=say)
+        is_far = scan.propagation == "far"  # what is searched is the defocus of a far-field probe
+        scan = with_probe_from_patterns(scan, say=say) if is_far else scan.with_guessed_probe()
     if config.probe_update:
         scan = with_refined_probe(scan, say=say)
     scan = _with_probe_mask(scan, config)
