@@ -170,7 +170,8 @@ class Scan:
             mean[~self.valid] = mean[self.valid].mean()
         counts = torch.from_numpy(mean.astype(np.float32))
         probe = guess_probe(counts, propagator=self.propagator).numpy().astype(np.complex64)
-        note = "no probe is given: it is guessed from the mean pattern, a measured probe gives a better picture"
+        what = "the probe" if len(self.probe) else "no probe is given: it"
+        note = f"{what} is guessed from the mean pattern, a measured probe gives a better picture"
         origin = "guessed from the mean pattern"
         return replace(self, probe=probe, probe_origin=origin, probe_is_guess=True, notes=(*self.notes, note))
 

@@ -58,7 +58,13 @@ def search_probe(
 
 
 def with_probe_from_patterns(scan: Scan, *, device: torch.device | str = "cpu", say: Callable[[str], object]) -> Scan:
-    """The scan with the probe that its patterns tell of."""
+    """The scan with the probe that its patterns tell of.
+
+    What is searched is the defocus of a far-field probe; in the near field the mean pattern propagated back is the
+    probe (see `guess_probe`).
+    """
+    if scan.propagation == "near":
+        return scan.with_guessed_probe()
     found = search_probe(scan, device=device, say=say)
     notes = tuple(note for note in scan.notes if "no probe is given" not in note)
     origin = f"found from the patterns, defocused to {abs(found.width) * scan.n:.0f} px"

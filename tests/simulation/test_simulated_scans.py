@@ -7,13 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run
 
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.errors import UsageError
 from ptycho_torch.files import sha256_of
-from ptycho_torch.simulation import OBJECTS, PROBES, SCAN_PATHS, SimulatedScan, acquire, make_probe, simulate_scan
+from ptycho_torch.simulation import (
+    OBJECTS,
+    PROBES,
+    SCAN_PATHS,
+    NearFieldGeometry,
+    SimulatedScan,
+    acquire,
+    make_probe,
+    simulate_scan,
+)
+from ptycho_torch.simulation.probes import FULL_FIELD
 
 SMALL = {"n": 32, "positions": 30, "step_px": 4.0}
+NEAR = NearFieldGeometry(1.3e-3)
+RIMMED = [kind for kind in PROBES if kind not in FULL_FIELD]
 
 
 def diffracted(scan: SimulatedScan) -> np.ndarray:
@@ -28,7 +41,15 @@ def diffracted(scan: SimulatedScan) -> np.ndarray:
         rows[n // 2], columns[n // 2] = rows[n // 2].real, columns[n // 2].real
         light = np.fft.ifft2(np.fft.fft2(scan.probe.astype(complex)) * rows[:, None] * columns)
         spectrum = np.fft.fft2(np.fft.ifftshift(light * window, axes=(-2, -1)), norm="ortho")
-        counts.append((np.abs(np.fft.fftshift(spectrum, axes=(-2, -1))) ** 2).sum(axis=0))
+        if scan.near is None:
+            counts.append((np.abs(np.fft.fftshift(spectrum, axes=(-2, -1))) ** 2).sum(axis=0))
+            continue
+        f_per_m = np.fft.fftfreq(n, scan.near.pixel_size_m)
+        chirp = np.exp(
+            -1j * np.pi * scan.near.wavelength_m * scan.near.distance_m * (f_per_m[:, None] ** 2 + f_per_m**2)
+        )
+        image = np.fft.ifft2(spectrum * chirp, norm="ortho")
+        counts.append((np.abs(np.fft.fftshift(image, axes=(-2, -1))) ** 2).sum(axis=0))
     return np.stack(counts)
 
 
@@ -51,7 +72,7 @@ def test_a_natural_object_shows_two_different_pictures() -> None:
         assert abs(np.corrcoef(np.abs(obj).ravel(), np.angle(obj).ravel())[0, 1]) < 0.9
 
 
-@pytest.mark.parametrize("kind", PROBES)
+@pytest.mark.parametrize("kind", RIMMED)
 @pytest.mark.parametrize("n", [48, 64, 100])
 def test_probes_have_unit_power_sit_in_the_centre_and_scale_with_n(kind: str, n: int) -> None:
     probe = make_probe(kind, n=n)
@@ -98,7 +119,7 @@ def test_paths_cover_the_area_and_aspect_that_was_asked(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kinds", [(o, "defocus", "raster") for o in OBJECTS] + [("grf", p, s) for p in PROBES for s in SCAN_PATHS]
+    "kinds", [(o, "defocus", "raster") for o in OBJECTS] + [("grf", p, s) for p in RIMMED for s in SCAN_PATHS]
 )
 def test_every_kind_gives_a_sane_scan_inside_its_object(kinds: tuple[str, str, str]) -> None:
     obj, probe, path = kinds
@@ -126,8 +147,11 @@ def test_the_mean_pattern_has_the_requested_photons(photons: float) -> None:
 
 
 @pytest.mark.parametrize("modes", [1, 3])
-def test_noise_free_counts_are_what_probe_and_object_in_the_file_predict(modes: int) -> None:
-    scan = simulate_scan(object_kind="lines", modes=modes, noise=False, aspect=0.5, **SMALL)
+@pytest.mark.parametrize("near", [None, NEAR])
+def test_noise_free_counts_are_what_probe_and_object_in_the_file_predict(
+    modes: int, near: NearFieldGeometry | None
+) -> None:
+    scan = simulate_scan(object_kind="lines", modes=modes, noise=False, aspect=0.5, near=near, **SMALL)
     counts = scan.amplitude.astype(float) ** 2
     expected = diffracted(scan)
     assert np.abs(counts - expected).max() < 1e-5 * expected.max()
@@ -231,6 +255,66 @@ def test_the_file_reads_back_as_the_same_scan(tmp_path: Path, modes: int) -> Non
     np.testing.assert_array_equal(scan.patterns, made.amplitude)
 
 
+def test_a_near_field_file_reads_back_with_its_geometry_and_truth(tmp_path: Path) -> None:
+    made = simulate_scan(object_kind="siemens", near=NEAR, **SMALL)
+    made.save(tmp_path / "near.npz")
+    scan = read_scan(tmp_path / "near.npz")
+    assert scan.propagator == NEAR.propagator
+    assert (scan.propagation, scan.propagation_distance_m, scan.wavelength_m, scan.pixel_size_m) == (
+        "near",
+        NEAR.distance_m,
+        NEAR.wavelength_m,
+        NEAR.pixel_size_m,
+    )
+    np.testing.assert_array_equal(scan.obj, made.obj)
+    np.testing.assert_array_equal(scan.probe, made.probe)
+    np.testing.assert_array_equal(scan.patterns, made.amplitude)
+    with np.load(tmp_path / "near.npz") as file:
+        assert "propagation" in file.files
+    assert "propagation" not in simulate_scan(**SMALL).as_npz()
+
+
+def test_the_near_field_takes_its_own_probe_and_path_unless_others_are_named() -> None:
+    own, named = (simulate_scan(near=NEAR, seed=2, **more, **SMALL) for more in ({}, {"scan_path": "spiral"}))
+    np.testing.assert_array_equal(own.positions, named.positions)
+    np.testing.assert_allclose(own.probe / abs(own.probe).max(), _scaled(make_probe("full-field", n=32)), atol=1e-6)
+    disk = simulate_scan(near=NEAR, probe_kind="disk", **SMALL)
+    np.testing.assert_allclose(disk.probe / abs(disk.probe).max(), _scaled(make_probe("disk", n=32)), atol=1e-6)
+    far = simulate_scan(seed=2, **SMALL)
+    np.testing.assert_allclose(far.probe / abs(far.probe).max(), _scaled(make_probe("defocus", n=32)), atol=1e-6)
+
+
+def _scaled(probe: np.ndarray) -> np.ndarray:
+    return probe / abs(probe).max()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--distance", "1e-3"], "--distance without --propagation near"),
+        (["--wavelength", "1e-10", "--pixel-size", "1e-7"], "--wavelength, --pixel-size without --propagation near"),
+        (["--propagation", "near"], "needs --distance"),
+        (["--propagation", "near", "--distance", "-1"], "--distance"),
+        (["--propagation", "near", "--distance", "1"], "reaches to"),
+        (["--propagation", "middle"], "--propagation middle"),
+        (["--probe", "full-field"], "--probe full-field needs --propagation near"),
+    ],
+)
+def test_flags_that_contradict_the_propagation_are_refused_in_a_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("simulate", "--output", tmp_path / "scan.npz", "-N", 32, *words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error, error
+    assert not (tmp_path / "scan.npz").exists()
+
+
+def test_the_command_writes_the_geometry_it_was_given(tmp_path: Path) -> None:
+    words = ["--propagation", "near", "--distance", 2e-3, "--wavelength", 2e-10, "--pixel-size", 3e-7]
+    assert run("simulate", "--output", tmp_path / "scan.npz", "-N", 32, "--positions", 9, "--quiet", *words) == 0
+    assert read_scan(tmp_path / "scan.npz").propagator == NearFieldGeometry(2e-3, 2e-10, 3e-7).propagator
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -247,6 +331,11 @@ def test_the_file_reads_back_as_the_same_scan(tmp_path: Path, modes: int) -> Non
         ({"jitter_px": -1.0}, "jitter_px"),
         ({"aspect": 0.0}, "aspect"),
         ({"seed": -1}, "seed"),
+        ({"probe_kind": "full-field"}, "dark rim"),
+        ({"near": NearFieldGeometry(0.0)}, "distance is 0"),
+        ({"near": NearFieldGeometry(1e-3, wavelength_m=float("nan"))}, "wavelength is nan"),
+        ({"near": NearFieldGeometry(1e-3, pixel_size_m=-1e-7)}, "pixel size"),
+        ({"near": NearFieldGeometry(7e-3)}, "reaches to .* 0.0064 m"),
     ],
 )
 def test_impossible_requests_get_one_sentence(wrong: dict, message: str) -> None:
