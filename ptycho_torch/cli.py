@@ -106,18 +106,25 @@ def _columns() -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 bundle, 1 unexpected, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_streams(), command_typed(words):
-        try:
-            return _run(words)
-        except PtychoError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return INTERRUPTED
-        except Exception:
-            traceback.print_exc()
-            return 1
+    with lasting_streams() as lost, command_typed(words):
+        code = _exit_code(words)
+        if lost():
+            print(f"error: what the command prints can't be written ({lost()})", file=sys.stderr)
+        return code or int(bool(lost()))
+
+
+def _exit_code(words: list[str]) -> int:
+    try:
+        return _run(words)
+    except PtychoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        return 1
 
 
 def _run(words: list[str]) -> int:
@@ -128,8 +135,8 @@ def _run(words: list[str]) -> int:
     name, command = words[0], COMMANDS[words[0]]
     parser = command_parser(name)
     _refuse_unknown_flags(parser, words[1:])
-    given = parser.parse_args(words[1:])
-    values = vars(given)
+    values = vars(parser.parse_args(words[1:]))
+    _refuse_missing_flags(parser, command.settings, values)
     positional = [values.pop(word) for word, _ in command.words]
     settings = _validated(command.settings, values, parser)
     _look_for_files(settings)
@@ -221,7 +228,7 @@ def _add_flag(parser: argparse._ActionsContainer, field: str, info: FieldInfo) -
     if extra["const"] is not None:
         options |= {"nargs": "?", "const": extra["const"]}
         options["help"] += f" ({extra['const']} when no number is given)"
-    action = parser.add_argument(*spellings, required=info.is_required(), **options)
+    action = parser.add_argument(*spellings, **options)
     action.shown = _shown(spellings)  # type: ignore[attr-defined]
     return f"{action.shown[0]} {action.metavar}"  # type: ignore[attr-defined]
 
@@ -274,6 +281,17 @@ def _refuse_unknown_flags(parser: argparse.ArgumentParser, words: list[str]) -> 
             near = difflib.get_close_matches(flag, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"{parser.prog}: unknown argument {flag}{hint} (--help lists what can be given)")
+
+
+def _refuse_missing_flags(
+    parser: argparse.ArgumentParser, settings: type[config.Config], values: dict[str, Any]
+) -> None:
+    shown = {action.dest: action.shown[0] for action in parser._actions if hasattr(action, "shown")}
+    missing = [
+        shown[field] for field, info in settings.model_fields.items() if info.is_required() and field not in values
+    ]
+    if missing:
+        raise UsageError(f"{parser.prog}: it needs {' and '.join(missing)} (--help lists what can be given)")
 
 
 def _look_for_files(settings: config.Config) -> None:

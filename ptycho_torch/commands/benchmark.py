@@ -287,7 +287,9 @@ def _line(row: Row, figures: dict[str, Any]) -> str:
             quality = f"{scores['amplitude_psnr_db']:.1f}/{scores['phase_psnr_db']:.1f} dB"
             parts.append(f"{column} {quality}" + (f" R {scores['misfit_R']:.4f}" if "misfit_R" in scores else ""))
     reached, cold = figures["sweeps_to_the_cold_likelihood"]
-    return f"{row.group}, {row.name}: {'; '.join(parts)}; cold likelihood after {reached} of {cold} sweeps"
+    return (
+        f"{row.group}, {row.name}: {'; '.join(parts)}; as likely as the cold one after {reached} of its {cold} sweeps"
+    )
 
 
 def _write(results: dict[str, Any], folder: Path) -> None:

@@ -32,6 +32,6 @@ def simulate(config: SimulateConfig) -> Path:
         height, width = scan.obj.shape
         print(
             f"{config.output}: {len(scan)} patterns of {config.n} x {config.n}, object {height} x {width}, "
-            f"{scan.realised_photons:.6g} photons a pattern"
+            f"{scan.realised_photons:.6g} photons per pattern"
         )
     return config.output

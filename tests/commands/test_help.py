@@ -94,6 +94,13 @@ def test_a_misspelt_flag_is_named_before_what_is_missing(
     assert says in text and text.count("\n") == 1
 
 
+def test_missing_flags_are_named_once_each_in_the_spelling_that_help_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("infer", "--output-dir", "o") == 2
+    assert "ptycho-torch infer: it needs --model_path and --test_data" in capsys.readouterr().err
+
+
 def test_the_overview_names_every_command_with_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -34,6 +34,15 @@ def test_a_closed_pipe_ends_quietly_with_the_results_written(scan_file: Path, tm
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_log_on_a_full_disk_stops_nothing_and_is_told(tmp_path: Path) -> None:
+    words = ["simulate", "--output", str(tmp_path / "scan.npz"), "--positions", "9", "-N", "16"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1 and (tmp_path / "scan.npz").is_file()
+    assert done.stderr == "error: what the command prints can't be written (No space left on device)\n"
+
+
 def test_lines_reach_a_file_as_they_are_written(tmp_path: Path) -> None:
     program = (
         "import os, sys, pathlib\n"
