@@ -38,17 +38,17 @@ def deterministic(device: torch.device, is_wanted: bool = True) -> Iterator[None
     The same state as `torch.use_deterministic_algorithms(True, warn_only=True)`, which imports torch's compiler (822
     modules, 2 s of CPU time) and fills new memory for code that reads it unwritten; none here does.
     """
-    memory: Any = torch.utils.deterministic
-    mode, fills = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
+    switches: Any = torch.utils.deterministic
+    mode, fills = torch.get_deterministic_debug_mode(), switches.fill_uninitialized_memory
     if is_wanted and device.type == "cuda":  # a condition of cuBLAS, read when its first product is computed
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("warn" if is_wanted else "default")
-    memory.fill_uninitialized_memory = False
+    switches.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        memory.fill_uninitialized_memory = fills
+        switches.fill_uninitialized_memory = fills
 
 
 def seconds_on(device: torch.device) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ptycho_torch.errors import PtychoError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -34,3 +36,16 @@ class Reconstruction:
     intensities: np.ndarray | None = None  # float32 [n], factor on the counts of each pattern that a refinement found
     undenoised: np.ndarray | None = None  # complex64 [H, W], the maximum-likelihood object, where `object` is denoised
     scores: dict = field(default_factory=dict)  # what metrics.json says
+
+
+def check_finite(reconstruction: Reconstruction) -> None:
+    """PtychoError where an array of a reconstruction holds NaN or infinite values: no such result is written."""
+    import numpy as np
+
+    for name, value in vars(reconstruction).items():
+        if isinstance(value, np.ndarray) and not np.isfinite(value).all():
+            lost = int((~np.isfinite(value)).sum())
+            raise PtychoError(
+                f"the reconstruction diverged: {name} holds NaN or infinite values ({lost} of {value.size}), nothing "
+                "is written; free fewer unknowns, or start from another --model_path"
+            )

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from ptycho_torch.cli import main
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 CHECKED = ("ptycho_torch.physics", "ptycho_torch.forward")
 """Modules whose signatures say shapes, which `--check-shapes` checks at every call."""

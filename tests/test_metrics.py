@@ -39,7 +39,7 @@ def scores(recon: np.ndarray, truth: np.ndarray, **options) -> np.ndarray:
 # --- alignment
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(angle=st.floats(-10, 10))
 def test_scores_do_not_see_the_global_phase(angle: float) -> None:
     truth = sample()

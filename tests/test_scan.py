@@ -231,7 +231,7 @@ def test_undecided_patterns_ask_for_the_flag(save):
     assert read_scan(save(members(diff3d=normalised)), domain="amplitude").domain == "amplitude"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**16), st.floats(0.02, 3e4), st.sampled_from([np.float32, np.float64]))
 def test_rounded_square_roots_of_counts_are_known_at_any_dose(seed, mean, kind):
     counts = photons(3, mean=mean, seed=seed)

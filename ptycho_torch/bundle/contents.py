@@ -28,7 +28,7 @@ from ptycho_torch.bundle.archive import (
     write_archive,
 )
 from ptycho_torch.bundle.legacy import PICKLE_BYTES, dump_parameters, foreign_writer, load_flat_parameters
-from ptycho_torch.errors import BundleError, UsageError
+from ptycho_torch.errors import BundleError, PtychoError, UsageError
 from ptycho_torch.files import atomic_path, sha256_of
 
 if TYPE_CHECKING:
@@ -104,10 +104,13 @@ def write_bundle(
     """Writes `wts.h5.zip` and `bundle_digest.txt` into a folder, whole or not at all, and returns the bundle's path.
 
     Equal content gives an equal sha256. Raises UsageError when the folder can't be written, BundleError when it holds
-    a bundle of another format or when the content does not make a bundle.
+    a bundle of another format or when the content does not make a bundle, PtychoError when it is not finite.
     """
     check_destination(directory)
     path = Path(directory) / BUNDLE_NAME
+    lost = _not_finite(weights, probe)
+    if lost is not None:
+        raise PtychoError(f"{path}: not written, {lost} would hold NaN or infinite values; train again, more slowly")
     try:
         members = {
             WEIGHTS: _weights_bytes(weights),
@@ -133,15 +136,16 @@ def write_bundle(
 def read_bundle(path: str | Path) -> Bundle:
     """The model in `wts.h5.zip`, given as the file or as its folder; every digest is checked and no code is run.
 
-    Raises BundleError in one sentence: missing, not a zip, truncated, altered (and where), newer, or foreign.
+    Raises BundleError in one sentence: missing, not a zip, truncated, altered (and where), newer, foreign, not finite.
     """
     with open_archive(locate(path)) as archive:
         members = read_members(archive, read_manifest(archive))
+    weights, probe = read_arrays(archive, members)
     return Bundle(
-        weights=_checked(archive, WEIGHTS, _weights, members),
+        weights=weights,
         params=_checked(archive, PARAMS, _json_object, members),
         legacy=_checked(archive, LEGACY, load_flat_parameters, members),
-        probe=_checked(archive, PROBE, _probe, members),
+        probe=probe,
         provenance=_checked(archive, PROVENANCE, _json_object, members),
         digest=archive.digest,
         path=archive.path,
@@ -197,6 +201,23 @@ def read_members(archive: Archive, manifest: Mapping[str, Any]) -> dict[str, byt
         if hashlib.sha256(members[name]).hexdigest() != record.get("sha256"):
             raise altered(archive.path, name, "its sha256 is not the one in the manifest")
     return members
+
+
+def read_arrays(archive: Archive, members: Mapping[str, bytes]) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Weights and probe; BundleError where they can't be read or are not finite."""
+    weights, probe = _checked(archive, WEIGHTS, _weights, members), _checked(archive, PROBE, _probe, members)
+    lost = _not_finite(weights, probe)
+    if lost is not None:
+        raise BundleError(f"{archive.path}: {lost} holds NaN or infinite values; train again, more slowly")
+    return weights, probe
+
+
+def _not_finite(weights: Mapping[str, Tensor], probe: np.ndarray) -> str | None:
+    """The name of what holds a number that is not finite."""
+    for name, tensor in weights.items():
+        if not bool((tensor.float() if tensor.element_size() < 4 else tensor).isfinite().all()):
+            return f"the weight {quoted(name)}"
+    return None if np.isfinite(probe).all() else "the probe"
 
 
 def _checked(archive: Archive, name: str, parse: Callable[[bytes], Any], members: Mapping[str, bytes]) -> Any:

@@ -7,7 +7,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ptycho_torch.bundle.archive import Archive, locate, open_archive
-from ptycho_torch.bundle.contents import DIGEST_NAME, MANIFEST, PARAMS, PROVENANCE, WEIGHTS, read_manifest, read_members
+from ptycho_torch.bundle.contents import (
+    DIGEST_NAME,
+    MANIFEST,
+    PARAMS,
+    PROVENANCE,
+    WEIGHTS,
+    read_arrays,
+    read_manifest,
+    read_members,
+)
 from ptycho_torch.bundle.legacy import PICKLE_BYTES, foreign_writer, load_parameters
 from ptycho_torch.errors import BundleError
 
@@ -38,11 +47,11 @@ def inspect_bundle(path: str | Path) -> dict[str, Any]:
 def verify_bundle(path: str | Path) -> dict[str, Any]:
     """Checks every digest of a bundle of ours, and those of `bundle_digest.txt` when it lies beside the bundle.
 
-    Raises BundleError that names the first member, or the file, that disagrees.
+    Raises BundleError that names the first member, or the file, that disagrees, or what is not finite.
     """
     with open_archive(locate(path)) as archive:
         manifest = read_manifest(archive)
-        read_members(archive, manifest)
+        read_arrays(archive, read_members(archive, manifest))
     return {
         "path": str(archive.path),
         "sha256": archive.digest,

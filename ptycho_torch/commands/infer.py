@@ -31,7 +31,7 @@ from ptycho_torch.refinement.initial_probe import with_probe_from_patterns
 from ptycho_torch.refinement.rounds import refined_scan, validation_set_of
 from ptycho_torch.report import write_course, write_pictures, write_removed, write_report
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
-from ptycho_torch.types import Reconstruction
+from ptycho_torch.types import Reconstruction, check_finite
 
 DUMPED_PATCHES = 1024
 REFERENCE_INSET = 8
@@ -111,6 +111,7 @@ def _infer(config: InferenceConfig, device: torch.device) -> Reconstruction:
             intensities=intensities[region.indices],
             undenoised=undenoised,
         )
+    check_finite(reconstruction)
     scores |= _coverage(reconstruction) | _against_reference(reconstruction, scan)
     reconstruction = replace(reconstruction, scores=scores)
     _write(reconstruction, start, scan, fit, config)

@@ -34,7 +34,7 @@ class Likelihood(Protocol):
 
     def value(
         self, predicted: Float[Tensor, "b n n"], amplitude: Float[Tensor, "b n n"], valid: Bool[Tensor, "*#b n n"]
-    ) -> Float[Tensor, b]:
+    ) -> Float[Tensor, " b"]:
         """The misfit of each pattern per valid pixel, `[b]`, lower is better; predicted: expected counts."""
 
 
@@ -56,7 +56,7 @@ class Poisson:
 
     def value(
         self, predicted: Float[Tensor, "b n n"], amplitude: Float[Tensor, "b n n"], valid: Bool[Tensor, "*#b n n"]
-    ) -> Float[Tensor, b]:
+    ) -> Float[Tensor, " b"]:
         """`poisson_nll` of each pattern."""
         return poisson_nll_each(predicted, amplitude.square(), valid)
 
@@ -79,7 +79,7 @@ class Amplitude:
 
     def value(
         self, predicted: Float[Tensor, "b n n"], amplitude: Float[Tensor, "b n n"], valid: Bool[Tensor, "*#b n n"]
-    ) -> Float[Tensor, b]:
+    ) -> Float[Tensor, " b"]:
         """½ ⟨(√I − √n)²⟩ over the valid pixels of each pattern."""
         errors = (predicted.sqrt() - amplitude).square() * valid
         return 0.5 * errors.sum((-2, -1)) / valid.sum((-2, -1))

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from ptycho_torch.errors import Interrupted
+from ptycho_torch.errors import Interrupted, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.progress import ProgressLine
 
@@ -80,6 +80,33 @@ class LastCheckpoint(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         with atomic_path(self.path) as temporary:
             trainer.save_checkpoint(temporary)
+
+
+class StopWhenDiverged(pl.Callback):
+    """Ends a training at the first weight or loss that is not finite, before a checkpoint is written over a good one.
+
+    Raises PtychoError with the epoch and the learning rate.
+    """
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._check(trainer, module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._check(trainer, module)
+
+    def _check(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        lost = [f"{name} is" for name, value in trainer.callback_metrics.items() if not bool(value.isfinite())]
+        if not all(bool(value.isfinite().all()) for value in module.state_dict().values()):
+            lost = ["weights are"]
+        if lost:
+            done = trainer.current_epoch
+            kept = f"; epoch {done} stays in the checkpoints" if done and trainer.checkpoint_callback else ""
+            raise PtychoError(
+                f"training diverged in epoch {done + 1}: {lost[0]} not finite with --learning-rate "
+                f"{module.learning_rate:g}; take a smaller one{kept}"
+            )
 
 
 class BestCheckpoints(ModelCheckpoint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import bright_subsets, refining_subsets
-from ptycho_torch.errors import DataError, UsageError
+from ptycho_torch.errors import DataError, PtychoError, UsageError
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.pretrained import Pretrained, read_pretrained, write_pretrained
@@ -162,6 +163,11 @@ def _learn(
     with same_signal_handlers():
         trainer.fit(training, DataLoader(crops, batch_size=None))
     gain = _gain(learner.cpu(), unseen, enough=enough)
+    if not math.isfinite(gain):
+        raise PtychoError(
+            f"pretraining diverged in stage {stage + 1} with --learning-rate {recipe.learning_rate:g}; "
+            "take a smaller one; the stages before it are kept"
+        )
     learner.to(device)
     return gain
 

@@ -208,7 +208,7 @@ def _fit(
     """Runs the trainer and leaves the best weights in the model."""
     import pytorch_lightning as pl
 
-    from ptycho_torch.training.callbacks import GracefulStop, same_signal_handlers
+    from ptycho_torch.training.callbacks import GracefulStop, StopWhenDiverged, same_signal_handlers
     from ptycho_torch.training.lightning import LightningPtycho, keep_quiet
 
     keep_quiet()
@@ -232,7 +232,7 @@ def _fit(
         max_epochs=config.max_epochs,
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip or None,
-        callbacks=[*checkpoints, *_other_callbacks(config, monitored), GracefulStop()],
+        callbacks=[StopWhenDiverged(), *checkpoints, *_other_callbacks(config, monitored), GracefulStop()],
         logger=_logger(config),
         enable_checkpointing=config.enable_checkpointing,
         enable_progress_bar=False,
