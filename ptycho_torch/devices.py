@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,6 +32,32 @@ def resolve_device(accelerator: str, device: str | None = None) -> torch.device:
     return torch.device("cpu")
 
 
+@contextmanager
+def deterministic(device: torch.device, is_wanted: bool = True) -> Iterator[None]:
+    """Inside, equal input gives equal numbers, with a warning where torch can't; afterwards all is as before.
+
+    The same state as `torch.use_deterministic_algorithms(True, warn_only=True)`, which imports torch's compiler (822
+    modules, 2 s of CPU time) and fills new memory for code that reads it unwritten; none here does.
+    """
+    mode, fills = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    if is_wanted and device.type == "cuda":  # a condition of cuBLAS, read when its first product is computed
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_deterministic_debug_mode("warn" if is_wanted else "default")
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
+
+
+def seconds_on(device: torch.device) -> float:
+    """A clock [s] to measure work on a device with: it is read when all work that was asked for is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def use_available_threads() -> None:
     """As many threads as the process may run on: containers and schedulers give fewer cores than the machine has."""
     try:
@@ -37,3 +66,19 @@ def use_available_threads() -> None:
         available = os.cpu_count() or 1
     limit = int(os.environ.get("OMP_NUM_THREADS", available) or available)
     torch.set_num_threads(max(1, min(available, limit)))
+
+
+@contextmanager
+def own_switches(device: torch.device, *, is_deterministic: bool = True) -> Iterator[None]:
+    """All available threads and, unless told otherwise, deterministic algorithms; torch as before afterwards.
+
+    Also its default random numbers: what is drawn inside (a fresh network's weights) is not missed outside.
+    """
+    threads, random = torch.get_num_threads(), torch.random.get_rng_state()
+    try:
+        with deterministic(device, is_deterministic):
+            use_available_threads()
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.random.set_rng_state(random)

@@ -484,9 +484,10 @@ def test_patterns_that_hardly_overlap_are_enough_where_the_probe_is_a_diffuser()
 def test_an_interrupt_leaves_the_best_so_far() -> None:
     region = region_of(a_scan())
 
-    def stop(sweep: int, _: float) -> None:
+    def stop(sweep: int, *_: object) -> bool:
         if sweep == 3:
             raise KeyboardInterrupt
+        return False
 
     with torch.inference_mode():
         result = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=30, report=stop)

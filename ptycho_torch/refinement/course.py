@@ -103,6 +103,7 @@ class Freedom:
     affine: bool = False  # positions move only as one affine map of the scan
     is_near: bool = False  # positions are not sought around, what is left is slow: the object moves along with them
     intensities: bool = False  # a factor for each pattern
+    regulariser: Any = None  # an object with proximal(obj, step), called after each step of the object
     start: str = "flat"  # or network, whose slow phase is still to be read from the patterns' shifts, or refined
 
     @property
@@ -137,11 +138,12 @@ def refine(
     *,
     sweeps: int,
     freedom: Freedom = Freedom(),
-    report: Callable[[int, float], None] | None = None,
+    report: Callable[[int, float, Tensor], bool] | None = None,
 ) -> Refined:
     """Up to `sweeps` sweeps from `obj` `[H, W]` on the region's canvas, the probe and positions from the region.
 
-    `report(sweep, held-out likelihood)` is called after each sweep. Ctrl-C ends the refinement with the best so far.
+    `report(sweep, held-out likelihood, object)` is called after each sweep; True from it, and Ctrl-C, end the
+    refinement with the best so far.
     Source of the steps: ePIE and rPIE (Maiden et al. 2009, 2017), least-squares maximum likelihood (Odstrčil et al.
     2018), Poisson likelihood (Thibault & Guizar-Sicairos 2012).
     """
@@ -151,8 +153,9 @@ def refine(
         for sweep in range(1, sweeps + 1):
             course.sweep(sweep)
             value = course.judge(sweep)
-            if report is not None:
-                report(sweep, value)
+            if report is not None and report(sweep, value, course.mean):
+                course.result.is_interrupted = True
+                break
             if course.is_over():
                 break
     except KeyboardInterrupt:
@@ -262,6 +265,8 @@ class Course:
             direction = torch.lerp(slow_part(direction), direction, self.caution)
         self.velocity = momentum * self.velocity + step * direction
         self.obj = self.obj + self.velocity
+        if self.freedom.regulariser is not None:
+            self.obj = self.freedom.regulariser.proximal(self.obj, step * len(subsets) / self.region.subsets)
         if self._is_free("probe", number):
             direction = probe_gradient / (cover + FLOOR * cover.max())
             self.probe_velocity = momentum * self.probe_velocity + self.caution * step * direction

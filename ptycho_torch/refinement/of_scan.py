@@ -43,6 +43,17 @@ class RefinedScan:
 
 
 @dataclass(frozen=True, eq=False)
+class Progress:
+    """Where a refinement stands after a sweep."""
+
+    sweep: int  # from 1, over all rounds
+    sweeps: int  # at most
+    held_out: float  # misfit per pixel of what is held out, lower is better
+    obj: Tensor  # complex64 [H, W], transmission, the object so far
+    origin: tuple[int, int]  # (y, x) of obj[0, 0] on the scan's object grid
+
+
+@dataclass(frozen=True, eq=False)
 class _Round:
     """Sweeps from one start at one guess of the scan."""
 
@@ -69,6 +80,7 @@ def refined_scan(
     modes: int = 1,
     denoising: bool = False,
     batch_size: int | None = None,
+    on_sweep: Callable[[Progress], bool | None] | None = None,
     say: Callable[[str], object],
 ) -> RefinedScan:
     """Refine `obj`, transmission on the canvas of `region`, with the patterns `chosen`, by up to `sweeps` sweeps.
@@ -86,9 +98,13 @@ def refined_scan(
     positions, given = freedom.positions, scan.positions
     now, begin, rounds = replace(scan, probe=with_modes.numpy()), 0, list[_Round]()
 
-    def report(sweep: int, value: float) -> None:
+    def report(sweep: int, value: float, reached: Tensor) -> bool:
         if (begin + sweep) % SPEAK_EVERY == 0 or begin + sweep == sweeps:
             say(f"sweep {begin + sweep}/{sweeps}  held-out likelihood {value:.5g} a pixel")
+        if on_sweep is None:
+            return False
+        unit = canvas.level / start.scale.value
+        return bool(on_sweep(Progress(begin + sweep, sweeps, value, unit * reached, canvas.origin)))
 
     for count, free in rounds_of(sweeps, freedom):
         if rounds:
