@@ -39,16 +39,16 @@ def deterministic(device: torch.device, is_wanted: bool = True) -> Iterator[None
     The same state as `torch.use_deterministic_algorithms(True, warn_only=True)`, which imports torch's compiler (822
     modules, 2 s of CPU time) and fills new memory for code that reads it unwritten; none here does.
     """
-    mode, fills = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    mode, fills = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if is_wanted and device.type == "cuda":  # a condition of cuBLAS, read when its first product is computed
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("warn" if is_wanted else "default")
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
 def seconds_on(device: torch.device) -> float:
