@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ptycho_torch import contradictions
 from ptycho_torch.types import Domain, Propagation
 
 Group = Literal["input", "model", "training", "refinement", "simulation", "options", "computing", "output", "older"]
@@ -274,18 +275,17 @@ class RefinementSettings(Config):
 
     @model_validator(mode="after")
     def _freedom_of_a_refinement(self) -> RefinementSettings:
-        free = {
-            "--probe-update": self.probe_update,
-            "--modes": self.modes is not None,
-            "--position-correction": self.position_correction != "none",
-            "--intensity-fluctuation": self.intensity_fluctuation,
-            "--denoise": self.denoise,
-        }
-        asked = [flag for flag, wanted in free.items() if wanted]
-        if asked and self.refine is None:
-            raise ValueError(f"{', '.join(asked)} without --refine: only a refinement changes these; add --refine")
-        if self.modes is not None and not self.probe_update:
-            raise ValueError("--modes needs --probe-update: added modes are only a first guess")
+        found = contradictions.of_a_refinement(
+            refine=self.refine,
+            probe_update=self.probe_update,
+            modes=self.modes,
+            position_correction=self.position_correction,
+            intensity_fluctuation=self.intensity_fluctuation,
+            denoise=self.denoise,
+            spelled=lambda name: f"--{name.replace('_', '-')}",
+        )
+        if found is not None:
+            raise ValueError(found)
         return self
 
 

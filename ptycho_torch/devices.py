@@ -71,3 +71,19 @@ def use_available_threads() -> None:
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     limit = int(asked) if asked.isascii() and asked.isdecimal() and int(asked) > 0 else available
     torch.set_num_threads(min(available, limit))
+
+
+@contextmanager
+def own_switches(device: torch.device, *, is_deterministic: bool = True) -> Iterator[None]:
+    """All available threads and, unless told otherwise, deterministic algorithms; torch as before afterwards.
+
+    Also its default random numbers: what is drawn inside (a fresh network's weights) is not missed outside.
+    """
+    threads, random = torch.get_num_threads(), torch.random.get_rng_state()
+    try:
+        with deterministic(device, is_deterministic):
+            use_available_threads()
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.random.set_rng_state(random)

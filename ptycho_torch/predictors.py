@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from ptycho_torch.data.held_out import ValidationSet
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import bright_subsets, handy_subsets
-from ptycho_torch.errors import BundleError, DataError
+from ptycho_torch.errors import BundleError, DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
 from ptycho_torch.networks.pretrained import PRETRAINED, pretrained_network
+from ptycho_torch.report.results import READERS, read_reconstruction
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
-from ptycho_torch.types import Propagation
+from ptycho_torch.types import Propagation, Reconstruction
 
 FLAT = "flat"
 """The word for a start that knows nothing."""
@@ -98,23 +98,43 @@ class Start:
         return handy_subsets(scan.positions[chosen], probe)
 
 
-def find_start(path: Path, scan: Scan) -> Start:
-    """The start that `path` names: `pretrained`, `flat`, a reconstruction.npz, or a bundle and its folder."""
-    if str(path) == FLAT:
+def find_start(model: str | Path | Reconstruction | Start | nn.Module, scan: Scan) -> Start:
+    """What gives the first object of this scan.
+
+    A name (`pretrained`, `flat`), a path (a bundle, its folder, a reconstruction in .npz or .h5), a reconstruction, a
+    loaded model, or any module that maps a region to its canvas. Raises BundleError, DataError, and UsageError for
+    anything else.
+    """
+    if isinstance(model, Start):
+        return model
+    if isinstance(model, Reconstruction):
+        return from_reconstruction(model, scan, source="in memory")
+    if isinstance(model, nn.Module):
+        return from_network(model, scan)
+    if not isinstance(model, (str, Path)):
+        raise UsageError(
+            f"the model is of type {type(model).__name__}: a name, a path, a Reconstruction, a loaded model or a "
+            "torch.nn.Module is needed"
+        )
+    if str(model) == FLAT:
         scale = scale_of(scan)
         return Start(PtychoModel(_Flat(), scale=scale.value).eval(), scale, "a flat object", "flat", is_flat=True)
-    if str(path) == PRETRAINED and scan.propagation == "far":
+    if str(model) == PRETRAINED and scan.propagation == "far":
         return _pretrained(scan)
-    if str(path) == PRETRAINED:
-        return replace(find_start(Path(FLAT), scan), notes=(FAR_FIELD_ONLY,))
-    if path.suffix == ".npz":
-        return _from_file(path, scan)
-    return from_bundle(path)
+    if str(model) == PRETRAINED:
+        return replace(find_start(FLAT, scan), notes=(FAR_FIELD_ONLY,))
+    path = Path(model)
+    if path.suffix in READERS:
+        return from_reconstruction(read_reconstruction(path), scan, source=str(path))
+    return load_model(path)
 
 
-def from_bundle(path: Path) -> Start:
-    """The model of a bundle; BundleError in one line when its parts do not fit together."""
-    bundle = read_bundle(path)
+def load_model(path: str | Path) -> Start:
+    """The model of a bundle, or of the folder that holds one, ready for any scan of its kind.
+
+    Raises BundleError, in one line, where there is none or its parts do not fit together.
+    """
+    bundle = read_bundle(Path(path))
     try:
         options = dict(bundle.params["network"])
         name, n = options.pop("name"), int(bundle.params["n"])
@@ -177,6 +197,24 @@ class _Flat(nn.Module):
         return region.uniform_object()
 
 
+class _Own(nn.Module):
+    """A module from elsewhere, held to what a network has to give."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, region: Region) -> Tensor:
+        obj = self.network(region)
+        if not isinstance(obj, Tensor) or tuple(obj.shape) != region.shape or not obj.is_complex():
+            found = f"{obj.dtype} {tuple(obj.shape)}" if isinstance(obj, Tensor) else type(obj).__name__
+            raise UsageError(
+                f"own network {type(self.network).__name__}: it gives {found}, the canvas of its region is needed, "
+                f"torch.complex64 {region.shape}"
+            )
+        return obj.to(torch.complex64)
+
+
 class _Given(nn.Module):
     """An object that is there already, transmission `[H, W]`."""
 
@@ -188,28 +226,30 @@ class _Given(nn.Module):
         return on_canvas(self.obj.to(region.device), self.origin, region)
 
 
-def _from_file(path: Path, scan: Scan) -> Start:
-    """The object of a reconstruction.npz (`object`, `origin`); DataError when it does not lie under this scan."""
-    try:
-        with np.load(path) as file:
-            obj, origin = file["object"], np.asarray(file["origin"]).astype(int)
-            scale = float(file["intensity_scale"])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: it can't be read as a reconstruction ({error}); give a reconstruction.npz") from None
-    except KeyError as error:
-        raise DataError(f"{path}: {error.args[0]}; a reconstruction.npz with object, origin, intensity_scale") from None
-    if obj.ndim != 2 or origin.shape != (2,):
-        raise DataError(f"{path}: the object has shape {obj.shape}, one picture (H, W) with its origin is needed")
+def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> Start:
+    """The object of a reconstruction, named `source`; DataError when it does not lie under this scan."""
+    obj, origin = given.object, np.array(given.origin)
     if not np.isfinite(obj).all():
-        raise DataError(f"{path}: the object holds NaN or infinite pixels; start from another one, or from flat")
+        raise DataError(f"{source}: the object holds NaN or infinite pixels; start from another one, or from flat")
     low, high = scan.positions.min(0), scan.positions.max(0)
     if (low < origin).any() or (high > origin + obj.shape - 1).any():
         raise DataError(
-            f"{path}: its object spans {origin.tolist()} to {(origin + obj.shape).tolist()}, the positions of "
+            f"{source}: its object spans {origin.tolist()} to {(origin + obj.shape).tolist()}, the positions of "
             f"{scan.source.name} span {low.round().astype(int).tolist()} to {high.round().astype(int).tolist()}; "
             "start from a reconstruction of this scan"
         )
+    scale = given.intensity_scale
     found = IntensityScale(scale, "from the reconstruction", scan.mean_photons(), len(scan), norm_of(scan.probe))
-    given = _Given(torch.as_tensor(obj, dtype=torch.complex64), (int(origin[0]), int(origin[1])))
-    model = PtychoModel(given, scale=scale).eval()
-    return Start(model, found, f"reconstruction {path}", RECONSTRUCTION, facts={"start": str(path)})
+    model = PtychoModel(_Given(torch.as_tensor(obj, dtype=torch.complex64), given.origin), scale=scale).eval()
+    return Start(model, found, f"reconstruction {source}", RECONSTRUCTION, facts={"start": source})
+
+
+def from_network(network: nn.Module, scan: Scan) -> Start:
+    """Any module that maps a `Region` to its canvas: complex64 `region.shape`, of order one on a flat object.
+
+    It is taken for one that was not trained on this scan: the pixels that judge are held out of its region, and a
+    refinement does not rely on its slow phase.
+    """
+    name, scale = type(network).__name__, scale_of(scan)
+    model = PtychoModel(_Own(network), scale=scale.value)
+    return Start(model, scale, f"own network {name}", name, facts={"network": name}, is_general=True)

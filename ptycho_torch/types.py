@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from ptycho_torch.errors import PtychoError
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
 Domain = Literal["counts", "amplitude"]
 """What the numbers of a pattern are: photons, or their square roots."""
@@ -16,7 +18,7 @@ Propagation = Literal["far", "near"]
 """From the object to the detector: Fraunhofer (far field) or Fresnel (near field)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
     """A picture of the object on the scan's own object grid.
 
@@ -35,7 +37,44 @@ class Reconstruction:
     given_positions: np.ndarray | None = None  # float64 [n, 2], before a refinement
     intensities: np.ndarray | None = None  # float32 [n], factor on the counts of each pattern that a refinement found
     undenoised: np.ndarray | None = None  # complex64 [H, W], the maximum-likelihood object, where `object` is denoised
-    scores: dict = field(default_factory=dict)  # what metrics.json says
+    scores: dict[str, Any] = field(default_factory=dict)  # what metrics.json says
+    provenance: dict[str, Any] = field(default_factory=dict)  # version, model, intensity scale, settings, scan
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Reconstruction:
+        """The reconstruction in a .npz or .h5 file that `save` has written; DataError where it holds none.
+
+        Scores and provenance are in .h5 only.
+        """
+        from ptycho_torch.report.results import read_reconstruction
+
+        return read_reconstruction(Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write a file, whole or not at all, in the format of its suffix.
+
+        .npz: the arrays. .h5: the same as plain datasets with their units, scores and provenance. .tif: amplitude and
+        phase [rad], float32 pages. Raises UsageError for any other suffix.
+        """
+        from ptycho_torch.report.results import save_reconstruction
+
+        save_reconstruction(self, Path(path))
+
+    def plot(self) -> Figure:
+        """A figure of amplitude, phase and probe, of the illuminated part of the object."""
+        from ptycho_torch.report.results import draw_reconstruction
+
+        return draw_reconstruction(self)
+
+    def __repr__(self) -> str:
+        from ptycho_torch.report.results import facts_of
+
+        return f"Reconstruction({', '.join(facts_of(self))})"
+
+    def _repr_html_(self) -> str:
+        from ptycho_torch.report.results import as_html
+
+        return as_html(self)
 
 
 def check_finite(reconstruction: Reconstruction) -> None:

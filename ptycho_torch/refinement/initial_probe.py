@@ -20,6 +20,9 @@ from ptycho_torch.refinement.schedule import PROBE_SEARCH, ProbeSearch
 from ptycho_torch.refinement.solver import refine
 from ptycho_torch.refinement.state import Unknowns
 
+OnStep = Callable[[str, int, int], object]
+"""Called with what is done, how many steps of it are finished, and how many there are."""
+
 
 @dataclass(frozen=True, eq=False)
 class FoundProbe:
@@ -36,20 +39,28 @@ def search_probe(
     search: ProbeSearch = PROBE_SEARCH,
     device: torch.device | str = "cpu",
     say: Callable[[str], object] = lambda _: None,
+    on_step: OnStep | None = None,
 ) -> FoundProbe:
     """The probe that explains the patterns in the middle of a scan best.
 
     For each defocus a short refinement of object and probe from a flat object gives a held-out misfit; the probe with
-    the least is refined further. Deterministic. Source of the idea: the field's habit of starting from a model.
+    the least is refined further. `on_step(what, done, total)` is called after each refinement. Deterministic. Source of
+    the idea: the field's habit of starting from a model.
     """
     chosen = central_region(scan.positions, min(search.patterns, len(scan)))
     mean = torch.from_numpy(scan.mean_counts(chosen).astype(np.float32))
-    misfits = {
-        width: _tried(scan, chosen, guess_probe(mean, width=width), search.sweeps, search, device)[0]
-        for width in search.widths
-    }
+    misfits, total = dict[float, float](), len(search.widths) + 1
+
+    def found(width: float, sweeps: int, done: int) -> tuple[float, Tensor]:
+        tried = _tried(scan, chosen, guess_probe(mean, width=width), sweeps, search, device)
+        if on_step is not None:
+            on_step("probe search", done, total)
+        return tried
+
+    for done, width in enumerate(search.widths, start=1):
+        misfits[width], _ = found(width, search.sweeps, done)
     best = min(misfits, key=lambda width: misfits[width])
-    _, probe = _tried(scan, chosen, guess_probe(mean, width=best), search.refined_sweeps, search, device)
+    _, probe = found(best, search.refined_sweeps, total)
     say(
         f"probe found from the patterns: defocused to {abs(best) * scan.n:.0f} px (sign {'-' if best < 0 else '+'}), "
         f"held-out misfit {misfits[best]:.4g} per pixel; in focus it is {misfits[0.0]:.4g}"
@@ -57,7 +68,13 @@ def search_probe(
     return FoundProbe(probe.numpy().astype(np.complex64), best, misfits)
 
 
-def with_probe_from_patterns(scan: Scan, *, device: torch.device | str = "cpu", say: Callable[[str], object]) -> Scan:
+def with_probe_from_patterns(
+    scan: Scan,
+    *,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], object],
+    on_step: OnStep | None = None,
+) -> Scan:
     """The scan with the probe that its patterns tell of.
 
     What is searched is the defocus of a far-field probe; in the near field the mean pattern propagated back is the
@@ -65,7 +82,7 @@ def with_probe_from_patterns(scan: Scan, *, device: torch.device | str = "cpu", 
     """
     if scan.propagation == "near":
         return scan.with_guessed_probe()
-    found = search_probe(scan, device=device, say=say)
+    found = search_probe(scan, device=device, say=say, on_step=on_step)
     notes = tuple(note for note in scan.notes if "no probe is given" not in note)
     origin = f"found from the patterns, defocused to {abs(found.width) * scan.n:.0f} px"
     return replace(scan, probe=found.probe, probe_origin=origin, probe_is_guess=False, notes=notes)

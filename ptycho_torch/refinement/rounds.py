@@ -22,7 +22,7 @@ from ptycho_torch.predictors import Start
 from ptycho_torch.refinement.denoising import denoise
 from ptycho_torch.refinement.denoising import in_words as denoising_in_words
 from ptycho_torch.refinement.schedule import SCHEDULE, Schedule
-from ptycho_torch.refinement.solver import OnSweep, Progress, refine
+from ptycho_torch.refinement.solver import OnSweep, refine
 from ptycho_torch.refinement.state import OBJECT_ONLY, Initial, Refined, Unknowns
 from ptycho_torch.refinement.validation import gain_in_standard_errors
 
@@ -122,7 +122,7 @@ def refined_scan(
             schedule=schedule,
             regulariser=regulariser,
             over_relax=plan.over_relax,
-            on_sweep=_told(say, on_sweep, before, sweeps, canvas, schedule),
+            on_sweep=_seen_from_outside(on_sweep, before, sweeps),
         )
         current = FinishedRound(result, canvas, now, before)
         first = first or current
@@ -215,26 +215,11 @@ def _canvas(
     )
 
 
-def _told(
-    say: Callable[[str], object],
-    on_sweep: OnSweep | None,
-    before: int,
-    sweeps: int,
-    canvas: Region,
-    schedule: Schedule,
-) -> OnSweep:
-    """What a round calls after each sweep: a message now and then, and the caller's `on_sweep`."""
-
-    def told(progress: Progress) -> object:
-        sweep = before + progress.sweep
-        if sweep % schedule.sweeps_per_message == 0 or sweep == sweeps:
-            kind = "held-out misfit" if canvas.validation_patterns else "misfit"
-            say(f"sweep {sweep}/{sweeps}: {kind} {progress.held_out:.5g} per pixel (lower is better)")
-        if on_sweep is None:
-            return None
-        return on_sweep(replace(progress, sweep=sweep, sweeps=sweeps))
-
-    return told
+def _seen_from_outside(on_sweep: OnSweep | None, before: int, sweeps: int) -> OnSweep | None:
+    """The caller's `on_sweep` for a round: sweeps are counted over all rounds."""
+    if on_sweep is None:
+        return None
+    return lambda progress: on_sweep(replace(progress, sweep=before + progress.sweep, sweeps=sweeps))
 
 
 def _last_of(result: Refined) -> Refined:

@@ -119,9 +119,6 @@ class Schedule:
     fixed_sweeps: int = 20
     """Sweeps of the last round at least, with the positions held."""
 
-    sweeps_per_message: int = 5
-    """Sweeps between two messages about the progress."""
-
 
 SCHEDULE = Schedule()
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from ptycho_torch import __version__
 from ptycho_torch.bundle import check_destination, write_bundle
@@ -18,12 +23,13 @@ from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups, split_by_position
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.devices import deterministic, resolve_device, use_available_threads
+from ptycho_torch.devices import own_switches, resolve_device
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.pretrained import pretrained_network
 from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.predictors import Start, load_model
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
 from ptycho_torch.report import one_line
@@ -39,20 +45,90 @@ LAST_CHECKPOINT = "last.ckpt"
 LOG_NAME = "training_log.jsonl"
 
 
+class _Trained(NamedTuple):
+    bundle: Path
+    scale: IntensityScale
+    misfit: str  # of the last epoch, in words
+
+
 def train(config: TrainConfig) -> Path:
     """Train as the settings say and write `wts.h5.zip` into the output folder; returns its path."""
     config = _profiled(config)
     device = resolve_device(config.accelerator, config.device)
-    with deterministic(device, config.deterministic):
-        return _train(config, device)
+    with own_switches(device, is_deterministic=config.deterministic):
+        check_destination(config.output_dir)
+        _check_no_links(config.output_dir)
+        say = ProgressLine(quiet=config.quiet).say
+        scan = read_scan(config.train_data_file, domain=config.measurement_domain)
+        test = None
+        if config.test_data_file is not None:
+            test = read_scan(config.test_data_file, domain=config.measurement_domain)
+        trained = _train(scan, test, config, device, say)
+    print(one_line(trained.scale, f"bundle {trained.bundle}", misfit=trained.misfit))
+    return trained.bundle
 
 
-def _train(config: TrainConfig, device: torch.device) -> Path:
-    use_available_threads()
-    check_destination(config.output_dir)
-    _check_no_links(config.output_dir)
-    say = ProgressLine(quiet=config.quiet).say
-    scan, test = _read(config, device, say)
+def train_scan(
+    scan: Scan,
+    output_dir: str | Path | None = None,
+    *,
+    validation: Scan | None = None,
+    device: str = "auto",
+    say: Callable[[str], object] | None = None,
+    **settings: Any,
+) -> Start:
+    """A model trained on a scan, ready for `reconstruct`.
+
+    `settings` are those of the command `train`, by their names: `max_epochs=20, network="unrolled", gridsize=2, …`.
+    Without `validation`, a part of the scan is held out. The bundle, checkpoints and log stay in `output_dir`; without
+    it nothing stays. Nothing is printed; `say` takes lines for people. Raises UsageError for a setting that does not
+    exist or has no meaning, DataError for a scan that cannot be trained on.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory()) if output_dir is None else output_dir
+        config = _config_of(scan, validation, Path(folder), {"quiet": True, "accelerator": device, **settings})
+        check_destination(config.output_dir)
+        _check_no_links(config.output_dir)
+        place = resolve_device(config.accelerator, config.device)
+        stack.enter_context(own_switches(place, is_deterministic=config.deterministic))
+        stack.enter_context(_trainer_silenced())
+        model = load_model(_train(scan, validation, config, place, say or (lambda _: None)).bundle)
+    if output_dir is not None:
+        return model
+    return replace(model, name="a model trained on these patterns", facts={**model.facts, "bundle": "not kept"})
+
+
+def _config_of(scan: Scan, validation: Scan | None, folder: Path, settings: dict[str, Any]) -> TrainConfig:
+    files: dict[str, Any] = {
+        "train_data_file": scan.source,
+        "test_data_file": validation.source if validation else None,
+    }
+    try:
+        return _profiled(TrainConfig(**files, output_dir=folder, **settings))
+    except TypeError as error:  # a setting that is an argument already
+        raise UsageError(f"train: {error}") from None
+    except ValidationError as error:
+        complaints = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}".lstrip(": ") for each in error.errors()]
+        raise UsageError(f"train: {'; '.join(complaints)}") from None
+
+
+@contextmanager
+def _trainer_silenced() -> Iterator[None]:
+    """What `keep_quiet` does to warnings and logs ends here."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _train(
+    scan: Scan, test: Scan | None, config: TrainConfig, device: torch.device, say: Callable[[str], object]
+) -> _Trained:
+    """Trains on the scan as the settings say, and writes the bundle."""
+    scan, test = _prepared(scan, test, config, device, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
         say(note)
     kept, held_out = (
@@ -81,8 +157,7 @@ def _train(config: TrainConfig, device: torch.device) -> Path:
     bundle = _write_bundle(model, scan, scale, config, trainer)
     if config.log_patch_stats:
         _log_patch_statistics(model, regions, config)
-    print(one_line(scale, f"bundle {bundle}", misfit=_misfit(trainer, config)))
-    return bundle
+    return _Trained(bundle, scale, _misfit(trainer, config))
 
 
 def _misfit(trainer: pl.Trainer, config: TrainConfig) -> str:
@@ -128,16 +203,18 @@ def _profiled(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _read(config: TrainConfig, device: torch.device, say: Callable[[str], object]) -> tuple[Scan, Scan | None]:
-    scan = read_scan(config.train_data_file, domain=config.measurement_domain)
+def _prepared(
+    scan: Scan, test: Scan | None, config: TrainConfig, device: torch.device, say: Callable[[str], object]
+) -> tuple[Scan, Scan | None]:
+    """Both scans with the probe that the settings ask for."""
     if config.probe_from == "patterns":
         scan = with_probe_from_patterns(scan, device=device, say=say)
     if config.probe_update:
         scan = with_refined_probe(scan, device=device, say=say)
     scan = _with_probe_mask(scan, config)
-    if config.test_data_file is None:
+    if test is None:
         return scan, None
-    test = _with_probe_mask(read_scan(config.test_data_file, domain=config.measurement_domain), config)
+    test = _with_probe_mask(test, config)
     if test.propagation != scan.propagation:
         raise DataError(
             f"{config.test_data_file}: patterns are {test.propagation} field, those of {config.train_data_file} are "

@@ -208,7 +208,10 @@ def test_freedom_without_a_refinement_is_refused(
     ("change", "complaint"),
     [
         (lambda arrays: {"origin": arrays["origin"] + 50}, "start from a reconstruction of this scan"),
-        (lambda arrays: {"object": arrays["object"][:30]}, "start from a reconstruction of this scan"),
+        (
+            lambda arrays: {key: arrays[key][:30] for key in ("object", "weight")},
+            "start from a reconstruction of this scan",
+        ),
         (lambda arrays: {"object": arrays["object"] * np.nan}, "NaN"),
         (lambda arrays: {"origin": None}, "origin"),
     ],

@@ -73,7 +73,7 @@ def test_sweeps_are_counted_over_all_rounds_and_seen_as_transmission(name: str, 
     assert said.count("the network reconstructs again from the positions found so far") == (
         2 if kind == "network" else 0
     )
-    assert any(line.startswith(f"sweep 5/10: held-out misfit {values[5]:.5g} per pixel") for line in said)
+    assert [line for line in said if line.startswith("sweep")] == []
     if found.scores["best_sweep"] == 10 and not found.scores["is_combined"]:
         assert torch.equal(seen[-1].obj, found.obj) and seen[-1].origin == found.origin
     assert 0.2 < float(seen[-1].obj.abs().median()) < 2

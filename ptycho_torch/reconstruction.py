@@ -1,0 +1,412 @@
+"""The door in Python: from a scan to an object, with values in, values out, and nothing else touched."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ptycho_torch import __version__, contradictions
+from ptycho_torch.data.grouping import central_region, group_neighbours
+from ptycho_torch.data.patterns import chunks
+from ptycho_torch.data.region import Region, on_canvas
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.devices import own_switches, resolve_device, seconds_on
+from ptycho_torch.errors import DataError, UsageError
+from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.metrics import compare
+from ptycho_torch.physics.likelihood import NAMED, Likelihood, misfit, poisson_nll
+from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.physics.regularisers import Regulariser
+from ptycho_torch.predictors import Start, find_start
+from ptycho_torch.refinement import OnSweep, Unknowns
+from ptycho_torch.refinement.initial_probe import OnStep, with_probe_from_patterns
+from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
+from ptycho_torch.types import Reconstruction, check_finite
+
+REFERENCE_INSET = 8
+LIT = 0.05
+"""A canvas pixel counts as seen when its illumination is at least this fraction of the largest."""
+MOST_MODES = 8
+
+PositionCorrection = Literal["none", "free", "affine"]
+ProbeFrom = Literal["file", "patterns"]
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+def reconstruct(
+    scan: Scan,
+    *,
+    model: str | Path | Reconstruction | Start | nn.Module = "pretrained",
+    refine: int | None = None,
+    likelihood: str | Likelihood = "poisson",
+    regulariser: Regulariser | None = None,
+    probe_update: bool = False,
+    probe_from: ProbeFrom = "file",
+    modes: int | None = None,
+    position_correction: PositionCorrection = "none",
+    intensity_fluctuation: bool = False,
+    denoise: bool = False,
+    patterns: int | None = None,
+    batch_size: int | None = None,
+    precision: Precision = "32-true",
+    device: str | torch.device = "auto",
+    probe_mask: bool = False,
+    probe_mask_diameter: float | None = None,
+    probe_mask_sigma: float = 1.0,
+    on_sweep: OnSweep | None = None,
+    on_step: OnStep | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Reconstruction:
+    """The object of a scan, from a model's first object and, with `refine`, by maximum likelihood.
+
+    Args:
+        model: `"pretrained"`; `"flat"`, an object of one; a bundle or its folder; a reconstruction, as a value or a
+            file; what `load_model` gives; any module from a `Region` to its canvas, complex64 `region.shape`, of order
+            one on a flat object.
+        refine: sweeps at most. `likelihood` is what they make likely (`"poisson"`, `"amplitude"`, or an object),
+            `regulariser` an object that draws the object towards what is expected of it.
+        probe_update, modes, position_correction, intensity_fluctuation: what a refinement changes beside the object.
+        probe_from: the scan's own probe (`"file"`), or one that is found from the patterns.
+        denoise: then a network takes out the photon noise, unless held-out patterns contradict it.
+        patterns: how many are used, those nearest to the centre of the scan; all by default.
+        batch_size: patterns a batch; by default what the processor's cache or the GPU holds.
+        precision: of the network's convolutions.
+        device: `"auto"`, `"cpu"`, `"gpu"`, `"mps"`, or a torch device.
+        probe_mask: cut the probe to a disk of `probe_mask_diameter` [px] (N/2), its edge `probe_mask_sigma` [px] soft.
+        on_sweep: called after each sweep of a refinement with its `Progress`; True ends the run with the best so far.
+        on_step: called with `(what, done, total)` after each step of a probe search.
+        say: takes lines for people; silent by default.
+
+    No file is written, nothing is printed, and threads, determinism, random numbers and gradient mode of torch are as
+    before on return, also after an error. Raises UsageError for options that contradict each other or have no meaning,
+    DataError for a scan that the model cannot serve, BundleError for a bundle that cannot be read.
+    """
+    options = _Options(
+        refine=refine,
+        likelihood=likelihood,
+        regulariser=regulariser,
+        probe_update=probe_update,
+        probe_from=probe_from,
+        modes=modes,
+        position_correction=position_correction,
+        intensity_fluctuation=intensity_fluctuation,
+        denoise=denoise,
+        patterns=patterns,
+        batch_size=batch_size,
+        precision=precision,
+        probe_mask=probe_mask,
+        probe_mask_diameter=probe_mask_diameter,
+        probe_mask_sigma=probe_mask_sigma,
+    )
+    options.check()
+    place = device if isinstance(device, torch.device) else resolve_device("auto", None if device == "auto" else device)
+    with own_switches(place):
+        return _reconstruct(scan, model, options, place, on_sweep=on_sweep, on_step=on_step, say=say or _silent)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What a caller may choose, as plain values."""
+
+    refine: int | None
+    likelihood: str | Likelihood
+    regulariser: Regulariser | None
+    probe_update: bool
+    probe_from: str
+    modes: int | None
+    position_correction: PositionCorrection
+    intensity_fluctuation: bool
+    denoise: bool
+    patterns: int | None
+    batch_size: int | None
+    precision: str
+    probe_mask: bool
+    probe_mask_diameter: float | None
+    probe_mask_sigma: float
+
+    def check(self) -> None:
+        """UsageError, in one line, for what has no meaning."""
+        for name, kind in (
+            ("position_correction", PositionCorrection),
+            ("probe_from", ProbeFrom),
+            ("precision", Precision),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                raise UsageError(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(kind))} is needed")
+        if isinstance(self.likelihood, str) and self.likelihood not in NAMED:
+            raise UsageError(f"likelihood is {self.likelihood!r}: {', '.join(NAMED)} or an object is needed")
+        for name in ("refine", "modes", "patterns", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}: at least 1 is needed")
+        if self.modes is not None and self.modes > MOST_MODES:
+            raise UsageError(f"modes is {self.modes}: at most {MOST_MODES} are supported")
+        found = contradictions.of_a_refinement(
+            refine=self.refine,
+            probe_update=self.probe_update,
+            modes=self.modes,
+            position_correction=self.position_correction,
+            intensity_fluctuation=self.intensity_fluctuation,
+            denoise=self.denoise,
+            regulariser=self.regulariser is not None,
+        )
+        if found is not None:
+            raise UsageError(found)
+
+    def as_record(self) -> dict[str, Any]:
+        """For the provenance: numbers and words, objects by their names."""
+        return {
+            name: value if value is None or isinstance(value, (str, bool, int, float)) else _name_of(value)
+            for name, value in vars(self).items()
+        }
+
+
+def _silent(_: str) -> None:
+    """What is said where nobody listens."""
+
+
+def _name_of(value: Any) -> str:
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _reconstruct(
+    scan: Scan,
+    model: str | Path | Reconstruction | Start | nn.Module,
+    options: _Options,
+    device: torch.device,
+    *,
+    on_sweep: OnSweep | None,
+    on_step: OnStep | None,
+    say: Callable[[str], object],
+) -> Reconstruction:
+    given = scan
+    if options.probe_from == "patterns":
+        scan = with_probe_from_patterns(scan, device=device, say=say, on_step=on_step)
+    start = find_start(model, scan)
+    scan = start.in_photons(_matched(scan, start, options))
+    for note in (*scan.describe(), *start.notes):
+        say(note)
+    chosen, unknowns = _chosen(start, scan, options), _unknowns(options)
+    holds_out = start.group_size == 1 and (options.refine is not None or start.is_general)
+    validation = validation_set_of(scan, np.unique(chosen), unknowns) if holds_out else None
+    with _lent(start.model, device):
+        region = start.region(scan, chosen, batch_size=options.batch_size, validation=validation, device=device)
+        begin = seconds_on(device)
+        with torch.inference_mode(), _precision(options.precision, device):
+            obj = start.model(region)
+        seconds, refining_s, scores = seconds_on(device) - begin, 0.0, dict[str, Any]()
+        intensities, undenoised = np.ones(len(scan), np.float32), None
+        if options.refine:
+            begin = seconds_on(device)
+            found = _refined(obj, region, start, scan, chosen, unknowns, options, on_sweep=on_sweep, say=say)
+            scan, intensities = found.scan, found.intensities
+            region = start.region(scan, chosen, batch_size=options.batch_size, device=device)
+            obj = on_canvas(found.obj, found.origin, region)
+            if found.undenoised is not None:
+                undenoised = _on_grid(on_canvas(found.undenoised, found.origin, region), region)
+            scores["refinement"] = found.scores
+            refining_s = seconds_on(device) - begin
+        elif validation is not None:
+            region = start.region(scan, chosen, batch_size=options.batch_size, device=device)
+        with torch.inference_mode():
+            scores |= _misfit_of(obj, region, start, intensities)
+    scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / (seconds + refining_s)}
+    result = _as_reconstruction(obj, region, start, scan)
+    if options.refine:
+        scores["timing"]["refinement_s"] = refining_s
+        result = replace(
+            result,
+            given_positions=given.positions[region.indices],
+            intensities=intensities[region.indices],
+            undenoised=undenoised,
+        )
+    check_finite(result)
+    scores |= _coverage(result) | _against_reference(result, scan)
+    return replace(result, scores=scores, provenance=_provenance(start, scan, options))
+
+
+def _matched(scan: Scan, start: Start, options: _Options) -> Scan:
+    """The scan with the probe that the model brings for it, or cut to a disk."""
+    start.check_fits(scan)
+    if scan.probe_is_guess and start.probe is not None:
+        scan = replace(scan, probe=start.probe, probe_origin="from the bundle", probe_is_guess=False)
+    if options.probe_mask:
+        diameter = options.probe_mask_diameter or scan.n / 2
+        probe = masked_probe(torch.as_tensor(scan.probe), diameter=diameter, sigma=options.probe_mask_sigma)
+        scan = replace(scan, probe=probe.numpy(), probe_origin=f"{scan.probe_origin}, cut to a disk of {diameter:g} px")
+    return scan
+
+
+def _chosen(start: Start, scan: Scan, options: _Options) -> np.ndarray:
+    """Indices of the patterns that are used, in groups where the network wants groups."""
+    chosen = np.arange(len(scan))
+    if options.patterns is not None and options.patterns < len(scan):
+        chosen = np.sort(central_region(scan.positions, options.patterns))
+    if len(chosen) < start.group_size:
+        raise DataError(
+            f"{scan.source}: {len(chosen)} patterns, a group of this bundle's network needs {start.group_size}; "
+            "use more patterns or take a larger scan"
+        )
+    if start.group_size > 1:
+        chosen = chosen[group_neighbours(scan.positions[chosen], start.group_size).reshape(-1)]
+    return chosen
+
+
+def _unknowns(options: _Options) -> Unknowns:
+    return Unknowns(
+        probe=options.probe_update,
+        positions=options.position_correction,
+        intensities=options.intensity_fluctuation,
+    )
+
+
+def _refined(
+    obj: Tensor,
+    region: Region,
+    start: Start,
+    scan: Scan,
+    chosen: np.ndarray,
+    unknowns: Unknowns,
+    options: _Options,
+    *,
+    on_sweep: OnSweep | None,
+    say: Callable[[str], object],
+) -> RefinedScan:
+    """The one call of the refinement."""
+    assert options.refine is not None
+    with torch.inference_mode():
+        return refined_scan(
+            obj,
+            region,
+            start,
+            scan,
+            chosen,
+            sweeps=options.refine,
+            unknowns=unknowns,
+            likelihood=options.likelihood,
+            regulariser=options.regulariser,
+            modes=options.modes or 1,
+            denoising=options.denoise,
+            batch_size=options.batch_size,
+            on_sweep=on_sweep,
+            say=say,
+        )
+
+
+@contextmanager
+def _lent(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on the device and in evaluation mode; with its owner's modes and place afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    try:
+        model.eval().to(device)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        if places != {device} and len(places) == 1:
+            model.to(places.pop())
+
+
+def _precision(precision: str, device: torch.device) -> Any:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+def _misfit_of(obj: Tensor, region: Region, start: Start, intensities: np.ndarray) -> dict[str, Any]:
+    """How well an object on the canvas of a region explains its patterns, gathered in one pass."""
+    model, factors = start.model, torch.as_tensor(intensities[region.indices], device=region.device)
+    differences, photons, deviance = [], [], 0.0
+    for batch in region.batches():
+        predicted = model.counts(model.patches(obj, batch), batch, region) * factors[batch.index, None, None]
+        counts = batch.amplitude.square()
+        difference, total = misfit(predicted, counts, region.valid)
+        differences.append(difference.cpu().double())
+        photons.append(total.cpu().double())
+        deviance += 2 * float(poisson_nll(predicted, counts, region.valid)) * len(counts)
+    error, power = torch.cat(differences).numpy(), torch.cat(photons).numpy()
+    return {
+        "misfit_R": math.sqrt(error.sum() / power.sum()),
+        "misfit_R_per_pattern": np.sqrt(error / power),
+        "poisson_deviance_per_pixel": deviance / len(error),
+        "mean_photons_per_pattern": power.mean(),
+        "n_patterns": len(np.unique(region.indices)),
+    }
+
+
+def _on_grid(canvas: Tensor, region: Region) -> np.ndarray:
+    """What lies on the canvas of a region, less what the canvas has beyond its patterns."""
+    height, width = region.extent
+    return canvas[:height, :width].cpu().numpy()
+
+
+def _as_reconstruction(obj: Tensor, region: Region, start: Start, scan: Scan) -> Reconstruction:
+    return Reconstruction(
+        object=_on_grid(obj, region),
+        weight=_on_grid(region.illumination(), region),
+        origin=region.origin,
+        positions=scan.positions[region.indices],
+        pattern_indices=region.indices,
+        intensity_scale=start.scale.value,
+        pixel_size_m=scan.pixel_size_m,
+        probe=region.probe.cpu().numpy(),
+    )
+
+
+def _coverage(result: Reconstruction) -> dict[str, Any]:
+    lit = result.weight >= LIT * result.weight.max()
+    return {
+        "coverage": {
+            "illuminated_pixels": int(lit.sum()),
+            "illuminated_fraction_of_canvas": float(lit.mean()),
+            "photons_per_illuminated_pixel": float(result.weight[lit].mean()),
+        },
+        "object_mean_amplitude": float(np.abs(result.object[lit]).mean()),
+    }
+
+
+def _against_reference(result: Reconstruction, scan: Scan) -> dict[str, Any]:
+    """Scores against the scan's own object, where it has one: the truth of a simulation, else a reference."""
+    if scan.obj is None:
+        return {}
+    picture = Picture(Path("reconstruction"), result.object, result.origin, result.positions)
+    reference = Picture(scan.source, scan.obj, (0, 0), scan.positions)
+    try:
+        rows, columns = shared_region(picture, reference, inset=REFERENCE_INSET)
+    except DataError as error:
+        return {"reference": {"skipped": str(error)}}
+    lit = Picture(picture.path, result.weight, result.origin, None).cut(rows, columns)
+    mask = lit >= LIT * lit.max()
+    ramp = scan.nphotons is None  # a reference that was reconstructed has a gauge of its own
+    return {"reference": compare(picture.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
+
+
+def _provenance(start: Start, scan: Scan, options: _Options) -> dict[str, Any]:
+    """What made this result: enough to make it again."""
+    facts: Mapping[str, Any] = scan.facts()
+    return {
+        "ptycho_torch": __version__,
+        "torch": torch.__version__,
+        "model": {"name": start.name, "kind": start.kind, "facts": dict(start.facts)},
+        "patterns_of_a_statistic": start.statistics_size,
+        "intensity_scale": start.scale.as_dict(),
+        "settings": options.as_record(),
+        "scan": dict(facts),
+        "input": {"source": str(scan.source), "sha256": scan.digest or _digest_of(scan)},
+    }
+
+
+def _digest_of(scan: Scan) -> str:
+    """sha256 of the patterns and nominal positions of a scan that is no file."""
+    digest = hashlib.sha256(scan.nominal_positions.tobytes())
+    for part in chunks(len(scan), scan.n**2):
+        digest.update(scan.patterns[part].tobytes())
+    return digest.hexdigest()

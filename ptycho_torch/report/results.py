@@ -1,0 +1,189 @@
+"""A reconstruction as a value in a notebook and as a file: drawn, in one line, written and read again."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ptycho_torch.errors import DataError, UsageError
+from ptycho_torch.files import as_json, atomic_path
+from ptycho_torch.report.page import length
+from ptycho_torch.report.pictures import LIGHT_COLOURS, Panel, as_png, draw, object_panels
+from ptycho_torch.types import Reconstruction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURE_PX, INLINE_PX = 480, 240
+"""Longest side of each picture of `plot`, and of those that stand in a notebook."""
+RECORDS = ("scores", "provenance")
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile)
+"""What numpy, h5py and json raise on files that are no reconstruction."""
+
+
+class Member(NamedTuple):
+    """An array of a reconstruction in a file."""
+
+    dtype: type[np.generic]
+    unit: str
+    axes: str
+    is_needed: bool = True
+
+
+MEMBERS = {
+    "object": Member(np.complex64, "1", "y, x"),
+    "weight": Member(np.float32, "photons", "y, x"),
+    "positions": Member(np.float64, "object pixels", "pattern, (y, x)"),
+    "pattern_indices": Member(np.int64, "1", "pattern"),
+    "intensity_scale": Member(np.float64, "sqrt(photons)", ""),
+    "origin": Member(np.int64, "object pixels", "(y, x)"),
+    "pixel_size_m": Member(np.float64, "m", ""),
+    "probe": Member(np.complex64, "sqrt(photons)", "mode, y, x", is_needed=False),
+    "given_positions": Member(np.float64, "object pixels", "pattern, (y, x)", is_needed=False),
+    "intensities": Member(np.float32, "1", "pattern", is_needed=False),
+    "undenoised": Member(np.complex64, "1", "y, x", is_needed=False),
+}
+"""Keys of a .npz, datasets of a .h5. `pixel_size_m` is NaN where it is not known."""
+
+
+def facts_of(reconstruction: Reconstruction) -> list[str]:
+    """What a reader wants to know first, each in a few words."""
+    height, width = reconstruction.object.shape
+    size, probe, scores = reconstruction.pixel_size_m, reconstruction.probe, reconstruction.scores
+    facts = [f"{height} x {width} px" + (f" of {length(size)}" if size is not None else "")]
+    facts.append(f"{len(np.unique(reconstruction.pattern_indices))} patterns")
+    if probe is not None:
+        facts.append(f"{len(probe)} probe mode{'s' if len(probe) > 1 else ''}")
+    if "misfit_R" in scores:
+        facts.append(f"misfit R {scores['misfit_R']:.4f}")
+    if "refinement" in scores:
+        facts.append(f"{scores['refinement']['sweeps']} sweeps")
+    return facts
+
+
+def draw_reconstruction(reconstruction: Reconstruction, *, side_px: int = FIGURE_PX) -> Figure:
+    """Amplitude and phase of the illuminated object, and √Σ_mode |probe|² [√photons] where there is a probe."""
+    panels = list(object_panels(reconstruction))
+    if reconstruction.probe is not None:
+        modulus = np.sqrt(np.square(np.abs(reconstruction.probe)).sum(0))
+        limits = (0.0, float(modulus.max()) or 1.0)
+        size = reconstruction.pixel_size_m
+        corner = (-(len(modulus) // 2),) * 2 if size is None else None
+        panels.append(Panel(modulus, limits, "probe [√photons]", LIGHT_COLOURS, size, corner))
+    return draw(panels, side_px=side_px)
+
+
+def as_html(reconstruction: Reconstruction) -> str:
+    """A small picture and the facts, for notebooks."""
+    picture = base64.b64encode(as_png(draw_reconstruction(reconstruction, side_px=INLINE_PX))).decode("ascii")
+    facts = html.escape(" · ".join(facts_of(reconstruction)))
+    return f'<figure><img src="data:image/png;base64,{picture}" alt="{facts}"><figcaption>{facts}</figcaption></figure>'
+
+
+def save_reconstruction(reconstruction: Reconstruction, path: Path) -> None:
+    """Write `path` in the format of its suffix, whole or not at all; UsageError for a suffix without a format."""
+    write = WRITERS.get(path.suffix)
+    if write is None:
+        known = ", ".join(WRITERS)
+        raise UsageError(f"{path}: no format is known for {path.suffix or 'a name without a suffix'!r}; use {known}")
+    with atomic_path(path) as temporary:
+        write(reconstruction, temporary)
+
+
+def read_reconstruction(path: Path) -> Reconstruction:
+    """The reconstruction in a .npz or .h5 file; DataError, in one line, where there is none."""
+    read = READERS.get(path.suffix)
+    if read is None:
+        raise UsageError(f"{path}: a reconstruction is read from {' or '.join(READERS)}")
+    try:
+        arrays, records = read(path)
+    except UNREADABLE as error:
+        raise DataError(f"{path}: it can't be read as a reconstruction ({error}); give a reconstruction.npz") from None
+    missing = [name for name, member in MEMBERS.items() if member.is_needed and name not in arrays]
+    if missing:
+        raise DataError(f"{path}: no {', no '.join(missing)}: it is no reconstruction; give a reconstruction.npz")
+    return _from_arrays(arrays, records, path)
+
+
+def _arrays_of(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
+    arrays = {name: getattr(reconstruction, name) for name in MEMBERS}
+    arrays["pixel_size_m"] = np.float64(reconstruction.pixel_size_m or np.nan)
+    return {
+        name: np.asarray(value, dtype=MEMBERS[name].dtype) if MEMBERS[name].is_needed else value
+        for name, value in arrays.items()
+        if value is not None
+    }
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], records: dict[str, Any], path: Path) -> Reconstruction:
+    obj, origin = arrays["object"], arrays["origin"]
+    if obj.ndim != 2 or origin.shape != (2,):
+        raise DataError(f"{path}: the object has shape {obj.shape}, one picture (H, W) with its origin is needed")
+    if arrays["weight"].shape != obj.shape or arrays["positions"].shape != (len(arrays["pattern_indices"]), 2):
+        raise DataError(
+            f"{path}: object {obj.shape} with weight {arrays['weight'].shape}, positions {arrays['positions'].shape} "
+            f"with pattern_indices {arrays['pattern_indices'].shape}: they do not fit; give a reconstruction.npz"
+        )
+    size = float(arrays["pixel_size_m"])
+    values: dict[str, Any] = {
+        **arrays,
+        "origin": (int(origin[0]), int(origin[1])),
+        "intensity_scale": float(arrays["intensity_scale"]),
+        "pixel_size_m": None if np.isnan(size) else size,
+    }
+    return Reconstruction(**values, **records)
+
+
+def _write_npz(reconstruction: Reconstruction, path: Path) -> None:
+    np.savez(path, **_arrays_of(reconstruction))  # type: ignore[arg-type]
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in MEMBERS if name in file.files}, {}
+
+
+def _write_h5(reconstruction: Reconstruction, path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, values in _arrays_of(reconstruction).items():
+            dataset = file.create_dataset(name, data=values, track_times=False)
+            dataset.attrs["units"], dataset.attrs["axes"] = MEMBERS[name].unit, MEMBERS[name].axes
+        for name in RECORDS:
+            file.create_dataset(name, data=as_json(getattr(reconstruction, name)), track_times=False)
+        file.attrs["creator"] = "ptycho_torch"
+
+
+def _read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        records = {name: json.loads(file[name].asstr()[()]) for name in RECORDS if name in file}
+        return {name: np.asarray(file[name][()]) for name in MEMBERS if name in file}, records
+
+
+def _write_tif(reconstruction: Reconstruction, path: Path) -> None:
+    import tifffile
+
+    obj = reconstruction.object
+    pages = np.stack([np.abs(obj), np.angle(obj)]).astype(np.float32)
+    size = reconstruction.pixel_size_m
+    resolution = (0.01 / size, 0.01 / size) if size else None  # pixels per centimetre
+    options: dict[str, Any] = {"resolution": resolution, "resolutionunit": "CENTIMETER"} if resolution else {}
+    metadata = {"Labels": ["amplitude (transmission)", "phase [rad]"]}
+    tifffile.imwrite(path, pages, photometric="minisblack", metadata=metadata, **options)
+
+
+WRITERS: dict[str, Callable[[Reconstruction, Path], None]] = {".npz": _write_npz, ".h5": _write_h5, ".tif": _write_tif}
+READERS: dict[str, Callable[[Path], tuple[dict[str, np.ndarray], dict[str, Any]]]] = {
+    ".npz": _read_npz,
+    ".h5": _read_h5,
+}

@@ -1,0 +1,40 @@
+"""A simulated scan as the value that every reader gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.simulation.acquire import simulate_scan
+
+
+def simulate(**options: Any) -> Scan:
+    """A checked scan of a made-up object, with its truth in `obj`; the options are those of `simulate_scan`.
+
+    The same as the scan file that `simulate` writes, read again. Raises UsageError for what no experiment could have.
+    """
+    made = simulate_scan(**options)
+    near = getattr(made, "near", None)
+    geometry: dict[str, Any] = {}
+    if near is not None:
+        geometry = {
+            "propagation": "near",
+            "propagation_distance_m": near.distance_m,
+            "wavelength_m": near.wavelength_m,
+            "pixel_size_m": near.pixel_size_m,
+        }
+    return Scan.from_arrays(
+        made.amplitude,
+        made.positions,
+        nominal_positions=made.nominal_positions,
+        probe=made.probe,
+        probe_origin="simulated",
+        valid=made.valid,
+        obj=made.obj,
+        domain="amplitude",
+        domain_reason="simulated",
+        nphotons=made.photons,
+        source=Path("a simulated scan"),
+        **geometry,
+    )
