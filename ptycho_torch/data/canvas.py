@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ptycho_torch.physics.patches import extract, place
+from ptycho_torch.physics.patches import extract, place, place_whole
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
     """Σ weight · patch and Σ weight on a piece of the object grid whose pixel [0, 0] lies at `origin` (y, x).
 
-    A commutative monoid: `add` lays patches down, `merge` joins two canvases, `resolve` divides; one pass, chunks in
-    any order and many ranks give the same object. Memory is the canvas, time is O(patches · n²).
+    A commutative monoid: `add` and `lay` put patches down, `merge` joins two canvases, `resolve` divides; one pass,
+    chunks in any order and many ranks give the same object. With weights |P_j|² and what the counts ask of each exit
+    wave, Σ conj(P_j) χ_j, it is the step of a sweep; with patches of the object, their weighted mean.
     """
 
     summed: Tensor  # complex [H, W]
@@ -45,6 +46,20 @@ class Canvas:
             self.weight + place(weights, local, shape),
             self.origin,
         )
+
+    def lay(self, products: Tensor, corners: Tensor, weights: Tensor | None = None) -> Canvas:
+        """This canvas with weight · value `[b, n, n]` whose first pixels lie at `corners` (int64 `[b, 2]`).
+
+        `weights` `[b, n, n]` are left out where their sum is known already (see `weighed`).
+        """
+        shape = (self.summed.shape[0], self.summed.shape[1])
+        summed = self.summed + place_whole(products, corners, shape)
+        weight = self.weight if weights is None else self.weight + place_whole(weights, corners, shape)
+        return Canvas(summed, weight, self.origin)
+
+    def weighed(self, weight: Tensor) -> Canvas:
+        """This canvas with Σ weight `[H, W]`."""
+        return Canvas(self.summed, weight, self.origin)
 
     def merge(self, other: Canvas) -> Canvas:
         """The canvas that holds both, on the bounding box of the two."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.data.region import Region
 from ptycho_torch.networks.door import from_channels, to_channels
 from ptycho_torch.networks.posterior import PosteriorMean
@@ -17,7 +18,7 @@ from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.low_pass import combine_frequencies
 from ptycho_torch.physics.object_step import damped_illumination
-from ptycho_torch.physics.patches import extract_whole, place_whole
+from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.probe import illumination
 from ptycho_torch.refinement.schedule import SCHEDULE
 from ptycho_torch.refinement.state import Refined
@@ -129,8 +130,7 @@ def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOIS
 
     The noise of a pixel that n photons have passed, on their way to the uniform object, is √(excess / n) of it.
     """
-    gradient = torch.zeros_like(refined.object)
-    light = torch.zeros(region.shape, device=region.device)
+    canvas = Canvas.empty(region.origin, region.shape, device=region.device)
     error = expected = 0.0
     for batch in region.batches():
         at = refined.exposure(batch, refined.unknowns)
@@ -138,15 +138,14 @@ def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOIS
         correction, _ = region.forward.correction(
             patches, at.probe, batch.amplitude, batch.valid, likelihood=refined.likelihood
         )
-        gradient += place_whole((at.probe.conj() * correction).sum(1), at.corners, region.shape)
-        light += place_whole(illumination(at.probe), at.corners, region.shape)
+        canvas = canvas.lay((at.probe.conj() * correction).sum(1), at.corners, illumination(at.probe))
         predicted = region.forward.counts(refined.object, at)
         error += float(((predicted.sqrt() - batch.amplitude).square() * batch.valid).sum())
         expected += float((predicted.clamp(max=rules.amplitude_variance) * batch.valid).sum())
     excess = error / max(expected, 1e-30)
-    unit = region.uniform_transmission
+    unit, light = region.uniform_transmission, canvas.weight
     noise = (excess / (unit**2 * light).clamp_min(rules.dark_photons)).sqrt().clamp(max=1)
-    step = gradient / damped_illumination(light)
+    step = canvas.summed / damped_illumination(light)
     brightness = (light / light.max()).sqrt()
     pictures = to_channels((refined.object - unit, step), unit)
     return torch.stack([*pictures, noise, 0.1 * noise.log(), brightness]), excess

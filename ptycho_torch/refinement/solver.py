@@ -20,10 +20,11 @@ from enum import Enum, auto
 import torch
 from torch import Tensor
 
+from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.data.region import Region
 from ptycho_torch.physics.likelihood import Likelihood, Poisson, as_likelihood
 from ptycho_torch.physics.low_pass import low_pass
-from ptycho_torch.physics.patches import extract_whole, place_whole
+from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.positions import position_step
 from ptycho_torch.physics.preconditioner import Acceleration, slow_phase_acceleration
 from ptycho_torch.physics.probe import gather_shifted, illumination, probe_power
@@ -247,14 +248,14 @@ def _update(
 ) -> State:
     """One step of the object, and of what else is free, from these subsets together."""
     region, unknowns, schedule, segment = run.region, run.unknowns, run.schedule, run.segment
-    propagator, shape = region.forward.propagator, region.shape
+    propagator = region.forward.propagator
     is_poisson = isinstance(as_likelihood(run.likelihood), Poisson)
     likelihood = segment.likelihood if is_poisson else run.likelihood
     moves_probe = unknowns.probe and number >= schedule.probe_from
     moves_positions = unknowns.has_positions and number >= schedule.positions_from
     moves_intensities = unknowns.intensities and number >= schedule.intensities_from
-    gradient, probe_gradient = torch.zeros_like(state.object), torch.zeros_like(state.probe)
-    light = torch.zeros(shape, device=region.device)
+    canvas = Canvas.empty(region.origin, region.shape, device=region.device)
+    probe_gradient = torch.zeros_like(state.probe)
     object_power = torch.zeros(state.probe.shape[-2:], device=region.device)
     for batch in (batch for subset in subsets for batch in region.batches(subset)):
         at = state.exposure(batch, unknowns)
@@ -269,9 +270,8 @@ def _update(
             shifts=shifts,
         )
         seen.append(batch.index)
-        gradient += place_whole((at.probe.conj() * correction).sum(1), at.corners, shape)
-        if unknowns.has_free_gauge:
-            light += place_whole(illumination(at.probe), at.corners, shape)
+        light = illumination(at.probe) if unknowns.has_free_gauge else None
+        canvas = canvas.lay((at.probe.conj() * correction).sum(1), at.corners, light)
         if moves_probe:
             assert at.fraction is not None
             waves = state.amplitude_factors(batch) * patches.conj().unsqueeze(1) * correction
@@ -283,12 +283,11 @@ def _update(
         if moves_intensities:
             steps.move_intensities(state, batch, photons, schedule)
     if not unknowns.has_free_gauge:
-        light = torch.stack([run.illuminations[subset] for subset in subsets]).sum(0)
+        canvas = canvas.weighed(torch.stack([run.illuminations[subset] for subset in subsets]).sum(0))
     size, momentum = _step_of(run)
     state = steps.move_object(
         state,
-        gradient,
-        light,
+        canvas,
         acceleration=run.acceleration,
         step=size,
         momentum=momentum,

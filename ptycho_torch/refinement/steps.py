@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.physics.object_step import damped_illumination, momentum_step, object_step
 from ptycho_torch.physics.patches import extract, place_whole
@@ -22,8 +23,7 @@ from ptycho_torch.refinement.state import State, Unknowns
 
 def move_object(
     state: State,
-    gradient: Tensor,
-    light: Tensor,
+    canvas: Canvas,
     *,
     acceleration: Acceleration | None,
     step: float,
@@ -32,14 +32,14 @@ def move_object(
     regulariser: Regulariser | None = None,
     updates: int = 1,
 ) -> State:
-    """The `object_step` for a likelihood gradient `[H, W]` of patterns with the illumination `light` `[H, W]`.
+    """The `object_step` for a canvas of patterns: their likelihood gradient Σ conj(P) χ over their illumination Σ |P|².
 
     A regulariser's proximal step follows, with the step size over the `updates` of a sweep.
     """
     obj, velocity, _ = object_step(
         state.object,
         state.object_velocity,
-        gradient / damped_illumination(light),
+        canvas.summed / damped_illumination(canvas.weight),
         acceleration=acceleration,
         step=step,
         momentum=momentum,

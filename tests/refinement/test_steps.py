@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refinement_cases import a_scan, flat, refined, region_of, truth_of
 
+from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.physics.low_pass import low_pass
 from ptycho_torch.physics.object_step import damped_illumination
 from ptycho_torch.physics.phase_gradient import shift_sums
@@ -51,13 +52,15 @@ class Halving:
 def test_the_object_moves_by_its_gradient_over_the_illumination_and_is_regularised_then() -> None:
     state, light, regulariser = a_state(), REGION.illumination(), Halving()
     gradient = light * torch.randn(REGION.shape, dtype=torch.complex64)
-    moved = steps.move_object(state, gradient, light, acceleration=None, step=0.5, momentum=0.25)
+    moved = steps.move_object(state, Canvas(gradient, light, (0, 0)), acceleration=None, step=0.5, momentum=0.25)
     velocity = 0.25 * state.object_velocity + 0.5 * gradient / damped_illumination(light)
     assert torch.allclose(moved.object_velocity, velocity) and torch.allclose(moved.object, state.object + velocity)
     options = {"acceleration": None, "step": 0.5, "momentum": 0.25, "regulariser": regulariser, "updates": 4}
-    halved = steps.move_object(state, gradient, light, **options)  # type: ignore[arg-type]
+    halved = steps.move_object(state, Canvas(gradient, light, (0, 0)), **options)  # type: ignore[arg-type]
     assert torch.equal(halved.object, moved.object / 2) and regulariser.steps == [0.125]
-    slow = steps.move_object(state, gradient, light, acceleration=None, step=0.5, momentum=0.0, damping=0.0)
+    slow = steps.move_object(
+        state, Canvas(gradient, light, (0, 0)), acceleration=None, step=0.5, momentum=0.0, damping=0.0
+    )
     assert torch.allclose(slow.object_velocity, low_pass(slow.object_velocity), atol=0.3) and slow.object is not None
 
 
@@ -67,7 +70,7 @@ def test_damping_holds_back_details_and_lets_low_frequencies_go_on() -> None:
 
     def moved(damping: float) -> torch.Tensor:
         return steps.move_object(
-            state, gradient, light, acceleration=None, step=1.0, momentum=0.0, damping=damping
+            state, Canvas(gradient, light, (0, 0)), acceleration=None, step=1.0, momentum=0.0, damping=damping
         ).object_velocity
 
     assert torch.allclose(moved(0.0), low_pass(moved(1.0)), atol=1e-6)
