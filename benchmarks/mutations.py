@@ -132,7 +132,7 @@ MUTATIONS = [
     ),
     *of(
         "physics/warp.py",
-        "warp",
+        "warp_laws",
         ("[:, None] - field[0]", "[:, None] + field[0]"),
         ("padded = (2 * cells[0], 2 * cells[1])", "padded = (cells[0], cells[1])"),
         ("exp(-2 * (math.pi * sigma / cell)", "exp(-1 * (math.pi * sigma / cell)"),
@@ -140,7 +140,7 @@ MUTATIONS = [
     ),
     *of(
         "physics/positions.py",
-        "positions",
+        "position_laws",
         ("(counts - intensity) / (2 * root)", "(counts - intensity) / root"),
         ("columns.append(-(wave", "columns.append((wave"),
         (".argmin(0)", ".argmax(0)"),
