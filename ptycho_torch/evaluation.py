@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.metrics import Scale, align, compare, scored_region
 from ptycho_torch.report.comparison import draw_comparison
+from ptycho_torch.types import Reconstruction
 
 LEAST_SIDE_PX = 16
 
@@ -23,7 +25,7 @@ class Picture:
     """A complex object and where it lies on the scan's object grid."""
 
     path: Path
-    object: np.ndarray  # complex128 [H, W]
+    object: np.ndarray  # complex [H, W]
     origin: tuple[int, int]  # (y, x) of object[0, 0]
     positions: np.ndarray | None  # float64 [n, 2] (y, x)
 
@@ -34,8 +36,8 @@ class Picture:
 
 
 def evaluate(
-    path_a: str | Path,
-    path_b: str | Path,
+    a: str | Path | Reconstruction | Scan,
+    b: str | Path | Reconstruction | Scan,
     *,
     output_dir: str | Path | None = None,
     ramp: bool = False,
@@ -45,22 +47,23 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores of the object in A against the one in B, laid over each other by `origin`, no registration.
 
-    Compared is the rectangle of the scan positions of A (else of B, else all that A and B share) drawn in by `inset`
-    pixels. The global phase is removed; a phase ramp and the scale only when asked. `data_range`: (amplitude, phase
-    [rad]) for PSNR and SSIM; by default the range of B in the compared rectangle. With `output_dir`: `evaluation.json`,
-    `evaluation.csv` and `evaluation.png`. Raises DataError for files that can't be compared.
+    Each is a reconstruction, a scan with a known object, or the path of a file that holds one or the other. Compared is
+    the rectangle of the scan positions of A (else of B, else all that A and B share) drawn in by `inset` pixels. The
+    global phase is removed; a phase ramp and the scale only when asked. `data_range`: (amplitude, phase [rad]) for PSNR
+    and SSIM; by default the range of B in the compared rectangle. With `output_dir`: `evaluation.json`,
+    `evaluation.csv` and `evaluation.png`. Raises DataError for objects that can't be compared.
     """
-    a, b = read_picture(path_a), read_picture(path_b)
-    rows, columns = shared_region(a, b, inset=inset)
-    recon, truth = a.cut(rows, columns), b.cut(rows, columns)
-    for picture, part in ((a, recon), (b, truth)):
+    one, other = as_picture(a), as_picture(b)
+    rows, columns = shared_region(one, other, inset=inset)
+    recon, truth = one.cut(rows, columns), other.cut(rows, columns)
+    for picture, part in ((one, recon), (other, truth)):
         if not np.isfinite(part).all():
             raise DataError(f"{picture.path}: the object has NaN or infinite pixels in the compared region")
         if not part.any():
             raise DataError(f"{picture.path}: the object is zero all over the compared region")
     result: dict[str, Any] = {
-        "a": str(path_a),
-        "b": str(path_b),
+        "a": str(one.path),
+        "b": str(other.path),
         "region": {"rows": [rows.start, rows.stop], "columns": [columns.start, columns.stop]},
         "inset_px": inset,
     }
@@ -68,6 +71,17 @@ def evaluate(
     if output_dir is not None:
         _write(result, align(recon, truth, ramp=ramp, scale=scale), truth, folder=Path(output_dir))
     return result
+
+
+def as_picture(given: str | Path | Reconstruction | Scan) -> Picture:
+    """The object of a value or a file, and where it lies; DataError where there is none."""
+    if isinstance(given, Reconstruction):
+        return Picture(Path("reconstruction"), given.object, given.origin, given.positions)
+    if isinstance(given, Scan):
+        if given.obj is None:
+            raise DataError(f"{given.source}: no object to compare with, only patterns; give a scan with its truth")
+        return Picture(given.source, given.obj, (0, 0), given.positions)
+    return read_picture(given)
 
 
 def read_picture(path: str | Path) -> Picture:
