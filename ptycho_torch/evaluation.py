@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.metrics import Scale, align, compare, scored_region
 from ptycho_torch.report.comparison import draw_comparison
+from ptycho_torch.types import Reconstruction
 
 LEAST_SIDE_PX = 16
 
@@ -23,7 +25,7 @@ class Picture:
     """A complex object and where it lies on the scan's object grid."""
 
     path: Path
-    object: np.ndarray  # complex128 [H, W]
+    object: np.ndarray  # complex [H, W]
     origin: tuple[int, int]  # (y, x) of object[0, 0]
     positions: np.ndarray | None  # float64 [n, 2] (y, x)
 
@@ -34,8 +36,8 @@ class Picture:
 
 
 def evaluate(
-    path_a: str | Path,
-    path_b: str | Path,
+    a: str | Path | Reconstruction | Scan,
+    b: str | Path | Reconstruction | Scan,
     *,
     output_dir: str | Path | None = None,
     ramp: bool = False,
@@ -45,15 +47,17 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores of the object in A against the one in B, laid over each other by `origin`, no registration.
 
-    Compared is the rectangle of the scan positions of A (else of B, else all that A and B share) drawn in by `inset`
-    pixels. The global phase is removed; a phase ramp and the scale only when asked. `data_range`: (amplitude, phase
-    [rad]) for PSNR and SSIM; by default the range of B in the compared rectangle. With `output_dir`: `evaluation.json`,
-    `evaluation.csv` and `evaluation.png`. Raises DataError for files that can't be compared.
+    Each is a reconstruction, a scan with a known object, or the path of a file that holds one or the other. Compared is
+    the rectangle of the scan positions of A (else of B, else all that A and B share) drawn in by `inset` pixels. The
+    global phase is removed; a phase ramp and the scale only when asked. `data_range`: (amplitude, phase [rad]) for PSNR
+    and SSIM; by default the range of B in the compared rectangle. With `output_dir`: `evaluation.json`,
+    `evaluation.csv` and `evaluation.png`. Raises DataError for objects that can't be compared.
     """
-    recon, truth, (rows, columns) = _laid_over(path_a, path_b, inset=inset)
+    one, other = as_picture(a), as_picture(b)
+    recon, truth, (rows, columns) = _laid_over(one, other, inset=inset)
     result: dict[str, Any] = {
-        "a": str(path_a),
-        "b": str(path_b),
+        "a": str(one.path),
+        "b": str(other.path),
         "region": {"rows": [rows.start, rows.stop], "columns": [columns.start, columns.stop]},
         "inset_px": inset,
     }
@@ -64,19 +68,21 @@ def evaluate(
 
 
 def draw_evaluation(
-    path_a: str | Path, path_b: str | Path, *, path: str | Path, names: tuple[str, str] = ("A", "B"), inset: int = 8
+    a: str | Path | Reconstruction | Scan,
+    b: str | Path | Reconstruction | Scan,
+    *,
+    path: str | Path,
+    names: tuple[str, str] = ("A", "B"),
+    inset: int = 8,
 ) -> None:
     """A PNG of what `evaluate` compares, the global phase removed: amplitude and phase of both, and the difference."""
-    recon, truth, _ = _laid_over(path_a, path_b, inset=inset)
+    recon, truth, _ = _laid_over(as_picture(a), as_picture(b), inset=inset)
     with atomic_path(path) as temporary:
         draw_comparison(align(recon, truth), truth, path=temporary, names=names)
 
 
-def _laid_over(
-    path_a: str | Path, path_b: str | Path, *, inset: int
-) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
+def _laid_over(a: Picture, b: Picture, *, inset: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
     """The parts of both objects that are compared, and where they lie on the scan's object grid."""
-    a, b = read_picture(path_a), read_picture(path_b)
     rows, columns = shared_region(a, b, inset=inset)
     parts = a.cut(rows, columns), b.cut(rows, columns)
     for picture, part in zip((a, b), parts, strict=True):
@@ -85,6 +91,17 @@ def _laid_over(
         if not part.any():
             raise DataError(f"{picture.path}: the object is zero all over the compared region")
     return *parts, (rows, columns)
+
+
+def as_picture(given: str | Path | Reconstruction | Scan) -> Picture:
+    """The object of a value or a file, and where it lies; DataError where there is none."""
+    if isinstance(given, Reconstruction):
+        return Picture(Path("reconstruction"), given.object, given.origin, given.positions)
+    if isinstance(given, Scan):
+        if given.obj is None:
+            raise DataError(f"{given.source}: no object to compare with, only patterns; give a scan with its truth")
+        return Picture(given.source, given.obj, (0, 0), given.positions)
+    return read_picture(given)
 
 
 def read_picture(path: str | Path) -> Picture:

@@ -21,7 +21,7 @@ from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import own_switches, resolve_device, seconds_on
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.evaluation import Picture, as_picture, shared_region
 from ptycho_torch.metrics import compare
 from ptycho_torch.physics.likelihood import NAMED, Likelihood, misfit, poisson_nll
 from ptycho_torch.physics.probe import masked_probe
@@ -377,8 +377,7 @@ def _against_reference(result: Reconstruction, scan: Scan) -> dict[str, Any]:
     """Scores against the scan's own object, where it has one: the truth of a simulation, else a reference."""
     if scan.obj is None:
         return {}
-    picture = Picture(Path("reconstruction"), result.object, result.origin, result.positions)
-    reference = Picture(scan.source, scan.obj, (0, 0), scan.positions)
+    picture, reference = as_picture(result), as_picture(scan)
     try:
         rows, columns = shared_region(picture, reference, inset=REFERENCE_INSET)
     except DataError as error:

@@ -277,6 +277,17 @@ def test_a_simulated_scan_is_the_one_in_the_file(tmp_path: Path) -> None:
         pt.simulate(positions=0)
 
 
+def test_values_are_compared_as_their_files_are(
+    scan: pt.Scan, result: pt.Reconstruction, scan_file: Path, tmp_path: Path
+) -> None:
+    result.save(tmp_path / "result.npz")
+    by_value, by_file = pt.evaluate(result, scan), pt.evaluate(tmp_path / "result.npz", scan_file)
+    assert by_value["amplitude_psnr_db"] == pytest.approx(by_file["amplitude_psnr_db"], rel=1e-6)
+    assert by_value["phase_pearson"] == pytest.approx(by_file["phase_pearson"], rel=1e-6)
+    with pytest.raises(pt.DataError, match="no object to compare"):
+        pt.evaluate(result, pt.Scan.from_arrays(scan.patterns, scan.positions, domain="amplitude"))
+
+
 def test_training_is_a_function_of_a_scan(
     scan: pt.Scan, tmp_path: Path, capsys: pytest.CaptureFixture[str], unusual_switches: dict[str, Any]
 ) -> None:
