@@ -6,11 +6,12 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from scans import write_scan
 
 from ptycho_torch.cli import main
 
@@ -43,9 +44,7 @@ def run(*words: object) -> int:
 
 @pytest.fixture(scope="session")
 def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("scan") / "scan.npz"
-    assert run("simulate", "--output", path, "-N", 32, "--positions", 144, "--step", 5, "--aspect", 0.7, "--quiet") == 0
-    return path
+    return write_scan(tmp_path_factory.mktemp("scan") / "scan.npz")
 
 
 @pytest.fixture(scope="session")
@@ -86,16 +85,3 @@ def infer_words(model: Path, scan: Path, folder: Path) -> list[object]:
         "cpu",
         "--quiet",
     ]
-
-
-def rewritten(scan: Path, path: Path, **changes: object) -> Path:
-    """A copy of a scan file with some arrays changed; None takes one away."""
-    with np.load(scan) as file:
-        arrays = {key: file[key] for key in file.files}
-    for key, value in changes.items():
-        if value is None:
-            arrays.pop(key)
-        else:
-            arrays[key] = np.asarray(value)
-    np.savez(path, **arrays)
-    return path

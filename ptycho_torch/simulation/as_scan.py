@@ -15,7 +15,7 @@ def simulate(**options: Any) -> Scan:
     The same as the scan file that `simulate` writes, read again. Raises UsageError for what no experiment could have.
     """
     made = simulate_scan(**options)
-    near = getattr(made, "near", None)
+    near = made.near
     geometry: dict[str, Any] = {}
     if near is not None:
         geometry = {

@@ -8,17 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scans import dense_scan
 
 from ptycho_torch.data.held_out import held_out_pixels, pick_validation_set
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.simulation import simulate_scan
-
-
-def a_scan(**options: Any) -> Scan:
-    settings = {"n": 32, "positions": 120, "step_px": 3.4, "jitter_px": 1.0, "aspect": 0.7, **options}
-    made = simulate_scan(photons=1e6, seed=3, **settings)
-    return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude")
 
 
 def region_of(scan: Scan, **options: Any) -> Region:
@@ -28,7 +22,7 @@ def region_of(scan: Scan, **options: Any) -> Region:
 
 
 def test_held_out_patterns_stand_in_the_order_of_the_scan_wherever_its_patterns_are_placed() -> None:
-    scan = a_scan(positions=240)
+    scan = dense_scan(positions=240)
     validation = pick_validation_set(scan.positions, torch.as_tensor(scan.probe), moving=True)
     moved = replace(scan, positions=scan.positions + np.random.default_rng(0).normal(scale=4, size=(240, 2)))
     for each in (scan, moved):
@@ -39,7 +33,7 @@ def test_held_out_patterns_stand_in_the_order_of_the_scan_wherever_its_patterns_
 
 @pytest.mark.parametrize("options", [{"positions": 240, "step_px": 8.0}, {"positions": 120}])
 def test_a_scan_of_little_overlap_or_few_patterns_holds_out_no_whole_pattern(options: dict[str, Any]) -> None:
-    scan = a_scan(**options)
+    scan = dense_scan(**options)
     region = region_of(scan)
     assert region.validation_patterns == len(scan) // 4 and sum(len(batch.index) for batch in region.batches()) == len(
         scan
@@ -48,7 +42,7 @@ def test_a_scan_of_little_overlap_or_few_patterns_holds_out_no_whole_pattern(opt
 
 def test_every_eighth_pixel_is_held_out_and_another_one_in_the_next_pattern() -> None:
     assert np.array_equal(held_out_pixels(np.arange(8), 32).sum(0), np.ones((32, 32)))
-    scan = a_scan()
+    scan = dense_scan()
     region = region_of(scan, validation=pick_validation_set(scan.positions, torch.as_tensor(scan.probe), moving=True))
     fitted, held_out = {}, {}
     for batch in region.batches():

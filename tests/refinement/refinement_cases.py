@@ -12,13 +12,6 @@ from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.metrics import compare
 from ptycho_torch.refinement import Refined, Unknowns, refine
-from ptycho_torch.simulation import simulate_scan
-
-
-def a_scan(*, modes: int = 1, photons: float = 1e6, seed: int = 3, noise: bool = True, **options: Any) -> Scan:
-    settings = {"n": 32, "positions": 120, "step_px": 3.4, "jitter_px": 1.0, "aspect": 0.7, **options}
-    made = simulate_scan(modes=modes, photons=photons, seed=seed, noise=noise, **settings)
-    return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
 
 
 def region_of(scan: Scan, probe: np.ndarray | None = None, *, moving: bool = False, **options: Any) -> Region:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from refinement_cases import a_scan, refined, region_of
+from refinement_cases import refined, region_of
+from scans import dense_scan
 
 from ptycho_torch.refinement.initial_probe import search_probe
 
 
 def test_a_probe_is_found_from_the_patterns_alone() -> None:
-    scan = a_scan(photons=1e7, positions=144)
+    scan = dense_scan(photons=1e7, positions=144)
     found = search_probe(scan)
     assert found.width > 0.4 and found.misfits[found.width] < 0.1 * found.misfits[-found.width]
     start = region_of(scan, found.probe)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import run
 from pretend_gpu import pretend_gpu
+from scans import dense_scan
 
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, seconds_on
@@ -19,7 +20,6 @@ from ptycho_torch.refinement.initial_probe import search_probe, with_refined_pro
 from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
 from ptycho_torch.refinement.schedule import SCHEDULE, ProbeSearch
 from ptycho_torch.refinement.state import Unknowns
-from ptycho_torch.simulation import simulate_scan
 
 FREE = Unknowns(probe=True, positions="free", intensities=True)
 SHORT = replace(SCHEDULE, search_sweeps=1, near_sweeps=1, fixed_sweeps=1)
@@ -28,8 +28,7 @@ SHORT = replace(SCHEDULE, search_sweeps=1, near_sweeps=1, fixed_sweeps=1)
 
 @pytest.fixture(scope="module")
 def scan() -> Scan:
-    made = simulate_scan(positions=36, n=32, step_px=5.0, photons=1e4)
-    return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
+    return dense_scan(positions=36, step_px=5.0, photons=1e4)
 
 
 def refined_on(device: torch.device, scan: Scan, start: str, **options: object) -> RefinedScan:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import infer_words, rewritten, run
+from conftest import infer_words, run
+from scans import rewritten
 
 from ptycho_torch.config import RefineConfig
 from ptycho_torch.data.formats import read_scan

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from refinement_cases import a_scan
+from scans import dense_scan
 
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.predictors import Start, find_start
@@ -47,7 +47,7 @@ def test_a_schedule_says_how_long_rounds_are(sweeps: int, rounds: list[int]) -> 
 
 
 def moved_scan() -> Scan:
-    scan = a_scan(positions=144)
+    scan = dense_scan(positions=144)
     errors = np.random.default_rng(1).normal(scale=0.7, size=scan.positions.shape)
     return replace(scan, positions=scan.positions + errors)
 
@@ -86,7 +86,7 @@ def test_who_sees_the_sweeps_ends_all_rounds() -> None:
 
 
 def test_a_refinement_that_gains_nothing_says_so() -> None:
-    scan = a_scan(photons=300)
+    scan = dense_scan(photons=300)
     start, said = find_start(Path("flat"), scan), list[str]()
     still = (replace(SCHEDULE.segments[0], steps=((0.0, 0.0),)),)
     slow = replace(SCHEDULE, segments=still, phase_gradient_sweeps=())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-from refinement_cases import a_scan, flat, refined, region_of
+from refinement_cases import flat, refined, region_of
+from scans import dense_scan
 
 from ptycho_torch.refinement import SCHEDULE, Schedule, Segment, refine
 from ptycho_torch.refinement.schedule import PROBE_SEARCH
@@ -37,13 +38,13 @@ def test_a_schedule_is_a_value(numbers: object) -> None:
 
 
 def test_every_segment_has_its_chance() -> None:
-    subsets = refined(region_of(a_scan(photons=1e4)), sweeps=30).subsets
+    subsets = refined(region_of(dense_scan(photons=1e4)), sweeps=30).subsets
     runs = [subsets.count(count) for count in sorted(set(subsets), reverse=True)]
     assert len(runs) == 3 and min(runs) >= SCHEDULE.sweeps_per_step
 
 
 def test_another_schedule_is_followed() -> None:
-    region = region_of(a_scan(photons=1e4))
+    region = region_of(dense_scan(photons=1e4))
     one = Schedule(segments=(Segment("amplitude", 0.0, 3, ((0.5, 0.5),), 0.0),))
     found = refine(region, flat(region), sweeps=8, schedule=one)
     assert found.subsets == [2] * 8

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from refinement_cases import a_scan, flat, refined, region_of, scores, truth_of
+from refinement_cases import flat, refined, region_of, scores, truth_of
+from scans import dense_scan
 
 from ptycho_torch.physics.likelihood import Poisson
 from ptycho_torch.physics.low_pass import low_pass
@@ -21,7 +22,7 @@ from ptycho_torch.simulation.unseen import simulated
 
 
 def test_what_counts_is_the_mean_of_a_sweep_which_has_less_noise_than_its_end() -> None:
-    scan = a_scan(photons=1e4)
+    scan = dense_scan(photons=1e4)
     region = region_of(scan)
     with torch.inference_mode():
         run = init(region, flat(region), unknowns=Unknowns(probe=True))
@@ -40,7 +41,7 @@ def test_what_counts_is_the_mean_of_a_sweep_which_has_less_noise_than_its_end() 
 def test_what_a_network_gives_is_refined_from_the_first_segment_on_only_while_it_is_far_from_noise(
     photons: float, segment: int
 ) -> None:
-    region = region_of(a_scan(photons=photons))
+    region = region_of(dense_scan(photons=photons))
     with torch.inference_mode():
         assert init(region, flat(region), start="network").control.segment == segment
         assert init(region, flat(region), start="flat").control.segment == 0
@@ -71,7 +72,7 @@ LAST = len(SCHEDULE.segments) - 1
 def test_what_follows_from_a_sweep(
     control: Control, misfits: list[float], gain: float, start: str, action: Action, after: Control
 ) -> None:
-    region = region_of(a_scan())
+    region = region_of(dense_scan())
     run = init(region, flat(region), start=start)  # type: ignore[arg-type]
     run.control, run.history.misfits, run.history.gain = control, misfits, gain
     run.history.best_sweep = 1 if misfits[1] < misfits[0] else 0
@@ -79,7 +80,7 @@ def test_what_follows_from_a_sweep(
 
 
 def test_positions_that_are_searched_keep_the_segment_and_near_ones_all_sweeps() -> None:
-    region = region_of(a_scan(), moving=True, margin=6)
+    region = region_of(dense_scan(), moving=True, margin=6)
     idle = Control(0, sweeps=9, idle=9)
     for over_relax, sweeps, action in (
         (False, 23, Action.GO_ON),
@@ -92,7 +93,7 @@ def test_positions_that_are_searched_keep_the_segment_and_near_ones_all_sweeps()
 
 
 def test_a_sweep_that_went_too_far_leaves_its_low_frequencies_only() -> None:
-    region = region_of(a_scan(photons=1e3))
+    region = region_of(dense_scan(photons=1e3))
     with torch.inference_mode():
         run = init(region, flat(region), start="refined")
         run.control = Control(LAST)
@@ -104,7 +105,7 @@ def test_a_sweep_that_went_too_far_leaves_its_low_frequencies_only() -> None:
 
 
 def test_a_flat_object_reaches_the_truth_of_a_bright_scan() -> None:
-    scan = a_scan(photons=1e9)
+    scan = dense_scan(photons=1e9)
     region = region_of(scan)
     result = refined(region, sweeps=40)
     found = scores(scan, region, result.object)
@@ -112,7 +113,7 @@ def test_a_flat_object_reaches_the_truth_of_a_bright_scan() -> None:
 
 
 def test_a_refinement_never_returns_less_than_its_start() -> None:
-    scan = a_scan(photons=300, seed=5)
+    scan = dense_scan(photons=300, seed=5)
     region = region_of(scan)
     truth = truth_of(scan, region)
     found = refined(region, sweeps=8, obj=truth, start="refined")
@@ -123,7 +124,7 @@ def test_a_refinement_never_returns_less_than_its_start() -> None:
 
 
 def test_a_wrong_probe_is_put_right() -> None:
-    scan = a_scan(photons=1e8)
+    scan = dense_scan(photons=1e8)
     line = np.fft.fftfreq(32)
     bend = np.exp(40j * (line[:, None] ** 2 + line[None, :] ** 2))
     wrong = np.fft.ifft2(np.fft.fft2(scan.probe) * bend).astype(np.complex64)
@@ -137,7 +138,7 @@ def test_a_wrong_probe_is_put_right() -> None:
 
 
 def test_three_modes_are_told_apart_by_their_power() -> None:
-    scan = a_scan(modes=3, photons=1e8, positions=196)
+    scan = dense_scan(modes=3, photons=1e8, positions=196)
     single = scan.probe[:1] * math.sqrt(float((np.abs(scan.probe) ** 2).sum() / (np.abs(scan.probe[:1]) ** 2).sum()))
     start = with_more_modes(torch.as_tensor(single), 3).numpy()
     found = refined(region_of(scan, start), probe=True, sweeps=80)
@@ -149,7 +150,7 @@ def test_three_modes_are_told_apart_by_their_power() -> None:
 
 
 def test_fluctuating_intensities_are_found() -> None:
-    scan = a_scan(photons=1e7)
+    scan = dense_scan(photons=1e7)
     factors = np.random.default_rng(0).uniform(0.7, 1.3, size=len(scan)).astype(np.float32)
     flickering = replace(scan, patterns=scan.patterns * np.sqrt(factors)[:, None, None])
     region = region_of(flickering, moving=True)
@@ -162,7 +163,7 @@ def test_fluctuating_intensities_are_found() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_wrong_positions_are_put_right_even_one_at_the_rim_that_nothing_contradicts(seed: int) -> None:
-    scan = a_scan(photons=1e7, positions=196)
+    scan = dense_scan(photons=1e7, positions=196)
     errors = np.random.default_rng(seed).normal(scale=1.0, size=scan.positions.shape)
     errors[scan.positions[:, 0].argmin()] = (-6.0, 1.0)
     region = region_of(replace(scan, positions=scan.positions + errors), margin=9, moving=True)
@@ -177,7 +178,7 @@ def test_wrong_positions_are_put_right_even_one_at_the_rim_that_nothing_contradi
 
 
 def test_a_stretched_scan_is_put_right_by_an_affine_map() -> None:
-    scan = a_scan(photons=1e6, positions=196)
+    scan = dense_scan(photons=1e6, positions=196)
     centre = scan.positions.mean(0)
     region = region_of(
         replace(scan, positions=centre + (scan.positions - centre) * (1.05, 0.96)), subsets=4, margin=8, moving=True
@@ -199,7 +200,7 @@ def test_patterns_that_hardly_overlap_are_enough_where_the_probe_is_a_diffuser()
 
 
 def test_an_interrupt_leaves_the_best_so_far() -> None:
-    region = region_of(a_scan())
+    region = region_of(dense_scan())
 
     def interrupt(progress: Progress) -> None:
         if progress.sweep == 3:
@@ -211,7 +212,7 @@ def test_an_interrupt_leaves_the_best_so_far() -> None:
 
 
 def test_who_is_called_after_each_sweep_may_end_the_refinement() -> None:
-    region, seen = region_of(a_scan()), list[Progress]()
+    region, seen = region_of(dense_scan()), list[Progress]()
 
     def watch(progress: Progress) -> bool:
         seen.append(progress)
@@ -251,7 +252,7 @@ class Gaussian:
 
 
 def test_a_likelihood_of_one_s_own_is_maximised() -> None:
-    scan = a_scan(photons=1e8)
+    scan = dense_scan(photons=1e8)
     region = region_of(scan)
     with torch.inference_mode():
         own = refine(region, flat(region), sweeps=20, likelihood=Gaussian(10.0))
@@ -263,7 +264,7 @@ def test_a_likelihood_of_one_s_own_is_maximised() -> None:
 
 
 def test_a_regulariser_smooths_a_noisy_object() -> None:
-    scan = a_scan(photons=1e3)
+    scan = dense_scan(photons=1e3)
     region = region_of(scan)
     light, truth = region.illumination(), truth_of(scan, region)
     with torch.inference_mode():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from refinement_cases import a_scan, flat, region_of
+from refinement_cases import flat, region_of
+from scans import dense_scan
 
 from ptycho_torch.physics.probe import shift_probe
 from ptycho_torch.refinement import Unknowns
@@ -27,7 +28,7 @@ def test_a_free_probe_or_free_positions_leave_a_gauge(unknowns: Unknowns, gauge:
 
 
 def test_a_state_begins_at_rest_and_never_changes_its_region() -> None:
-    region = region_of(a_scan())
+    region = region_of(dense_scan())
     obj = flat(region)
     state = State.initial(region, obj)
     assert not any(v.any() for v in (state.object_velocity, state.probe_velocity, state.position_velocity))
@@ -40,7 +41,7 @@ def test_a_state_begins_at_rest_and_never_changes_its_region() -> None:
 
 @pytest.mark.parametrize("unknowns", [Unknowns(), Unknowns(probe=True, intensities=True)])
 def test_each_pattern_sees_the_probe_at_its_place_and_with_its_intensity(unknowns: Unknowns) -> None:
-    region = region_of(a_scan())
+    region = region_of(dense_scan())
     state = State.initial(region, flat(region))
     batch = next(iter(region.batches()))
     state.intensities[batch.index] = torch.linspace(0.5, 2, len(batch.index))
@@ -57,7 +58,7 @@ def test_each_pattern_sees_the_probe_at_its_place_and_with_its_intensity(unknown
 
 
 def test_what_is_done_to_an_object_is_done_to_its_velocity_and_its_mean() -> None:
-    region = region_of(a_scan())
+    region = region_of(dense_scan())
     state = State.initial(region, flat(region)).with_objects(lambda obj: obj + 1)
     assert torch.equal(state.object, flat(region) + 1) and torch.equal(state.mean_object, flat(region) + 1)
     assert (state.object_velocity == 1).all()

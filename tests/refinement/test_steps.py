@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refinement_cases import a_scan, flat, refined, region_of, truth_of
+from refinement_cases import flat, refined, region_of, truth_of
+from scans import dense_scan
 
 from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.physics.low_pass import low_pass
@@ -21,7 +22,7 @@ from ptycho_torch.refinement import SCHEDULE, Unknowns, steps
 from ptycho_torch.refinement.solver import init, step
 from ptycho_torch.refinement.state import State
 
-SCAN = a_scan()
+SCAN = dense_scan()
 REGION = region_of(SCAN)
 FREE = Unknowns(positions="free")
 
@@ -179,7 +180,7 @@ def test_what_one_pattern_alone_says_of_the_object_is_not_confirmed() -> None:
 
 def test_a_slow_distortion_of_object_and_positions_is_undone_together() -> None:
     """Where both are bent alike, patterns hardly see it; an object that is warped with its positions comes back."""
-    scan = a_scan(photons=1e6, positions=196)
+    scan = dense_scan(photons=1e6, positions=196)
     region = region_of(scan, margin=6, moving=True)
     true, truth = region.positions.clone(), refined(region, sweeps=15).object
     wave = 1.5 * torch.sin(2 * math.pi * true.flip(1) / 60)

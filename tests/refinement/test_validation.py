@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from refinement_cases import a_scan, flat, region_of, truth_of
+from refinement_cases import flat, region_of, truth_of
+from scans import dense_scan
 
 from ptycho_torch.data.held_out import held_out_pixels, pick_validation_set
 from ptycho_torch.physics.likelihood import poisson_nll_each
@@ -32,7 +33,7 @@ EVERYTHING = Unknowns(probe=True, positions="free", intensities=True)
 @pytest.mark.parametrize("unknowns", [Unknowns(), EVERYTHING], ids=["object", "everything"])
 def test_no_step_of_a_sweep_uses_held_out_data(segment: int, unknowns: Unknowns) -> None:
     """Whatever stands there, the states after every sweep are the same; only the misfit tells."""
-    scan, moving = a_scan(positions=240), unknowns.has_positions
+    scan, moving = dense_scan(positions=240), unknowns.has_positions
     validation = pick_validation_set(scan.positions, torch.as_tensor(scan.probe), moving=moving)
     assert (len(validation.patterns), validation.every) == ((60, 8) if moving else (8, 1))
     changed = scan.patterns.copy()
@@ -60,7 +61,7 @@ def test_no_step_of_a_sweep_uses_held_out_data(segment: int, unknowns: Unknowns)
 
 
 def test_without_held_out_patterns_all_count() -> None:
-    scan = a_scan()
+    scan = dense_scan()
     region = region_of(scan, validation=None)
     values = held_out_misfits(region, State.initial(region, truth_of(scan, region)).mean, Unknowns())
     assert values.shape == (120,) and 0.4 < float(values.mean()) < 0.6
@@ -68,7 +69,7 @@ def test_without_held_out_patterns_all_count() -> None:
 
 @pytest.mark.parametrize("likelihood", ["poisson", "amplitude"])
 def test_the_truth_explains_held_out_pixels_to_the_photon_noise(likelihood: str) -> None:
-    scan = a_scan()
+    scan = dense_scan()
     region = region_of(scan, moving=True)
     estimate = State.initial(region, truth_of(scan, region)).mean
     values = held_out_misfits(region, estimate, Unknowns(), likelihood)
@@ -129,7 +130,7 @@ def combined(initial: torch.Tensor, last: torch.Tensor, *, least: float | None =
     return found[0]
 
 
-DIM = a_scan(photons=1e3, positions=240)
+DIM = dense_scan(photons=1e3, positions=240)
 DIM_REGION = region_of(DIM)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scans import sparse_scan
 
 from ptycho_torch.data.canvas import Canvas, synchronise_phases
 from ptycho_torch.data.grouping import group_neighbours
@@ -34,13 +35,6 @@ from ptycho_torch.simulation.unseen import simulated
 N = 32
 
 
-def make_scan(*, modes: int = 1, noise: bool = False, positions: int = 60) -> Scan:
-    made = simulate_scan(
-        n=N, positions=positions, step_px=4.3, aspect=0.6, modes=modes, noise=noise, photons=1e4, seed=3
-    )
-    return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
-
-
 def everything(scan: Scan, **options: int) -> Region:
     return Region(scan, np.arange(len(scan)), torch.as_tensor(scan.probe), **options)
 
@@ -57,7 +51,7 @@ def truth_on(region: Region, scan: Scan) -> torch.Tensor:
 
 @pytest.mark.parametrize("modes", [1, 3])
 def test_the_true_object_predicts_noise_free_counts_and_is_left_alone(modes: int) -> None:
-    scan = make_scan(modes=modes)
+    scan = sparse_scan(modes=modes)
     region = everything(scan, subsets=3, batch_size=7)
     truth = truth_on(region, scan)
     model = PtychoModel(Unrolled(), scale=1.0)
@@ -113,7 +107,7 @@ def test_a_correction_never_turns_the_global_phase() -> None:
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 6))
 def test_batches_and_subsets_change_no_sum(batch_size: int, subsets: int) -> None:
-    scan = make_scan()
+    scan = sparse_scan()
     one, other = everything(scan, batch_size=60), everything(scan, subsets=subsets, batch_size=batch_size)
     assert sorted(other.indices) == list(range(60)) and other.subsets == subsets
     obj = torch.randn(one.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
@@ -124,7 +118,7 @@ def test_batches_and_subsets_change_no_sum(batch_size: int, subsets: int) -> Non
 
 
 def test_a_network_s_object_follows_flux_and_probe_as_physics_says() -> None:
-    scan = make_scan(noise=True)
+    scan = sparse_scan(noise=True)
     network = Unrolled(width=4)
     torch.nn.init.normal_(network.denoisers[0].unet.last.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     model = PtychoModel(network, scale=2.0)
@@ -143,7 +137,7 @@ def test_a_network_s_object_follows_flux_and_probe_as_physics_says() -> None:
 
 
 def test_the_last_stage_goes_on_from_the_mean_of_its_sweep_the_others_from_where_they_are() -> None:
-    region = everything(make_scan(noise=True), subsets=4)
+    region = everything(sparse_scan(noise=True), subsets=4)
     with torch.no_grad():
         behind = [seen[6:8].abs().max() for seen, _ in Unrolled(width=4).stages(region)]
     assert behind[0] > 1e-3 and behind[1] > 1e-3 and behind[2] == 0
@@ -192,7 +186,7 @@ def test_a_correction_is_as_careful_as_the_object_is_settled() -> None:
 
 
 def test_pixels_that_were_not_measured_do_not_act() -> None:
-    scan = make_scan()
+    scan = sparse_scan()
     valid = np.ones((N, N), bool)
     valid[3, 5] = valid[N // 2, N // 2] = False
     objects = []
@@ -206,7 +200,7 @@ def test_pixels_that_were_not_measured_do_not_act() -> None:
 
 
 def test_training_moves_every_weight_and_learns() -> None:
-    scan = make_scan(noise=True)
+    scan = sparse_scan(noise=True)
     torch.manual_seed(0)
     model = PtychoModel(Unrolled(width=4, stages=2, sweeps=1), scale=3.0, learn_scale=True)
     region = everything(scan, subsets=2)
@@ -265,7 +259,7 @@ def test_one_pass_chunks_and_merged_ranks_fill_the_same_canvas(seed: int, chunks
 
 
 def test_patches_of_one_object_with_phases_of_their_own_are_brought_together() -> None:
-    scan = make_scan()
+    scan = sparse_scan()
     assert scan.obj is not None
     positions = torch.as_tensor(scan.positions).round()
     obj = torch.as_tensor(scan.obj)
@@ -289,7 +283,7 @@ def test_the_encoder_decoder_predicts_patches_of_any_size(n: int, group_size: in
 
 
 def test_the_encoder_decoder_learns_in_groups() -> None:
-    scan = make_scan(noise=True)
+    scan = sparse_scan(noise=True)
     torch.manual_seed(0)
     chosen = group_neighbours(scan.positions, 4)[:4].reshape(-1)
     region = Region(scan, chosen, torch.as_tensor(scan.probe), batch_size=16)

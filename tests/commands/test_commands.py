@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import infer_words, rewritten, run, train_words
+from conftest import infer_words, run, train_words
+from scans import rewritten
 
 from ptycho_torch.bundle import read_bundle, write_bundle
 from ptycho_torch.cli import COMMANDS, command_parser

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import infer_words, rewritten, run, train_words
+from conftest import infer_words, run, train_words
+from scans import rewritten
 
 
 @pytest.fixture
