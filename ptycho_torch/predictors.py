@@ -174,10 +174,11 @@ class _Given(nn.Module):
 def _from_file(path: Path, scan: Scan) -> Start:
     """The object of a reconstruction.npz (`object`, `origin`); DataError when it does not lie under this scan."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened:  # numpy leaves a damaged file open
+            file = np.load(opened)
             obj, origin = file["object"], np.asarray(file["origin"]).astype(int)
             scale = float(file["intensity_scale"])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: it can't be read as a reconstruction ({error}); give a reconstruction.npz") from None
     except KeyError as error:
         raise DataError(f"{path}: {error.args[0]}; a reconstruction.npz with object, origin, intensity_scale") from None

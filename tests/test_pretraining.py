@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import infer_words, rewritten, run, train_words
 
-from ptycho_torch import benchmark
 from ptycho_torch.bundle import read_bundle
+from ptycho_torch.commands import benchmark
 from ptycho_torch.commands.benchmark import Row, run_row
 from ptycho_torch.config import BenchmarkConfig
 from ptycho_torch.data.formats import read_scan
