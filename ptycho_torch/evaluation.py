@@ -110,7 +110,8 @@ def read_picture(path: str | Path) -> Picture:
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a reconstruction.npz or a scan NPZ with objectGuess")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:  # numpy leaves a damaged file open
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: not an npz archive; give a reconstruction.npz or a scan NPZ with objectGuess")
             wanted = ("object", "objectGuess", "origin", "positions", "ycoords", "xcoords")

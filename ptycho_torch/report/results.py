@@ -146,7 +146,10 @@ def _write_npz(reconstruction: Reconstruction, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened:  # numpy leaves a damaged file open
+        file = np.load(opened, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array, no archive")
         return {name: file[name] for name in MEMBERS if name in file.files}, {}
 
 

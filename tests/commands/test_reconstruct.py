@@ -123,7 +123,7 @@ def test_nothing_is_printed_written_or_left_turned(
         pt.reconstruct(scan, refine=2, on_sweep=fail)
     assert switches() == unusual_switches
     assert capsys.readouterr() == ("", "") and not list(tmp_path.iterdir())
-    assert any(line.startswith("intensity_scale: ") for line in lines) and len(lines) > 2
+    assert any(line.startswith("refinement: ") for line in lines) and len(lines) > 2
 
 
 def test_a_callback_sees_every_sweep_and_stops_the_run(scan: pt.Scan) -> None:
