@@ -26,13 +26,11 @@ class Descent(nn.Module):
         self.steps, self.step = steps, nn.Parameter(torch.tensor(0.5))
 
     def forward(self, region: pt.Region) -> Tensor:
-        """Complex canvas `[H, W]` of order one."""
-        obj = torch.ones(region.shape, dtype=torch.complex64, device=region.device)
+        """The object on the canvas of the region, complex `[H, W]`, transmission."""
+        obj = region.uniform_object()
         light = region.illumination()
         for _ in range(self.steps):
-            gradient = torch.zeros_like(obj)
-            for batch in region.batches():
-                gradient += region.forward.gradient(obj, batch, batch.amplitude, batch.valid)
+            gradient = region.total(lambda batch: region.forward.gradient(obj, batch, batch.amplitude, batch.valid))
             obj = obj + self.step * gradient / (light + 0.1 * light.max())
         return obj
 

@@ -245,10 +245,10 @@ def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> St
 
 
 def from_network(network: nn.Module, scan: Scan) -> Start:
-    """Any module that maps a `Region` to its canvas: complex64 `region.shape`, of order one on a flat object.
+    """Any module that maps a `Region` to the object on its canvas: complex64 `region.shape`, transmission.
 
-    It is taken for one that was not trained on this scan: the pixels that judge are held out of its region, and a
-    refinement does not rely on its slow phase.
+    It is taken for one that was not trained on this scan: the validation set is held out of its region, and a
+    refinement does not rely on its slow phase. `region.uniform_object()` is a flat initial object.
     """
     name, scale = type(network).__name__, scale_of(scan)
     model = PtychoModel(_Own(network), scale=scale.value)

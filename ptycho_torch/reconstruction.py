@@ -70,8 +70,8 @@ def reconstruct(
 
     Args:
         model: `"pretrained"`; `"flat"`, an object of one; a bundle or its folder; a reconstruction, as a value or a
-            file; what `load_model` gives; any module from a `Region` to its canvas, complex64 `region.shape`, of order
-            one on a flat object.
+            file; what `load_model` gives; any module from a `Region` to the object on its canvas, complex64
+            `region.shape`, transmission.
         refine: sweeps at most. `likelihood` is what they make likely (`"poisson"`, `"amplitude"`, or an object),
             `regulariser` an object that draws the object towards what is expected of it.
         probe_update, modes, position_correction, intensity_fluctuation: what a refinement changes beside the object.
