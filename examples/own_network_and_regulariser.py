@@ -30,7 +30,9 @@ class Descent(nn.Module):
         obj = region.uniform_object()
         light = region.illumination()
         for _ in range(self.steps):
-            gradient = region.total(lambda batch: region.forward.gradient(obj, batch, batch.amplitude, batch.valid))
+            gradient = torch.zeros_like(obj)
+            for batch in region.batches():
+                gradient += region.forward.gradient(obj, batch, batch.amplitude, batch.valid)
             obj = obj + self.step * gradient / (light + 0.1 * light.max())
         return obj
 
