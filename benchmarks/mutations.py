@@ -120,14 +120,14 @@ MUTATIONS = [
         "preconditioner",
         ("(2 * spot.sum())", "spot.sum()"),
         ("torch.complex(-slow * obj.imag", "torch.complex(slow * obj.imag"),
-        ("+ 1 / MOST) - 1)", "+ 1 / MOST))"),
+        ("+ 1 / LARGEST) - 1)", "+ 1 / LARGEST))"),
         ("(obj.conj() * direction).imag", "(obj * direction).imag"),
     ),
     *of(
         "physics/low_pass.py",
         "low_pass",
         ("exp(-2 * (math.pi", "exp(-1 * (math.pi"),
-        ("light * last * first.conj()", "light * last * first"),
+        ("light * slow * details.conj()", "light * slow * details"),
         ("least * along.sum() / power.sum()", "0 * along.sum() / power.sum()"),
     ),
     *of(
@@ -161,6 +161,19 @@ MUTATIONS = [
         ("amplitude, valid, propagator=self.propagator, **options)\n\n", "amplitude, valid, **options)\n\n"),
         ("exit_wave_correction(probe, patches, amplitude", "exit_wave_correction(2 * probe, patches, amplitude"),
     ),
+    *of(
+        "physics/object_step.py",
+        "object_step",
+        ("velocity = momentum * velocity + step * direction", "velocity = velocity + step * direction"),
+        ("illumination + FLOOR * illumination.max()", "illumination"),
+        ("torch.lerp(low_pass(direction), direction, damping)", "torch.lerp(direction, low_pass(direction), damping)"),
+    ),
+    *of(
+        "physics/preconditioner.py",
+        "tilt_shift",
+        ("return propagator.tilt_shift_px(probe.shape[-1]) * width", "return width"),
+    ),
+    *of("physics/propagation.py", "tilt_shift", ("1 / (n * self.fresnel_number)", "1 / self.fresnel_number")),
 ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ptycho_torch.physics.likelihood import Amplitude, Likelihood, Poisson, as_likelihood, total_variation
 from ptycho_torch.physics.low_pass import low_pass
-from ptycho_torch.physics.object_step import momentum_step, object_step
+from ptycho_torch.physics.object_step import damped_illumination, momentum_step, object_step
 from ptycho_torch.physics.preconditioner import accelerate_slow_phase, slow_phase_acceleration
 from ptycho_torch.physics.regularisers import Regulariser, TotalVariation
 from ptycho_torch.simulation import make_probe
@@ -37,8 +37,15 @@ def test_a_step_accelerates_slow_phase_and_damps_details_only() -> None:
     assert torch.equal(plain.direction, gradient) and torch.equal(plain.obj, obj + gradient)
     full = object_step(obj, still, gradient, acceleration=acceleration, step=1.0, momentum=0.5)
     assert torch.equal(full.direction, accelerate_slow_phase(gradient, obj, acceleration))
-    half = object_step(obj, still, gradient, acceleration=acceleration, step=1.0, momentum=0.5, damping=0.5)
-    assert torch.allclose(half.velocity, 0.5 * (full.direction + low_pass(full.direction)), atol=1e-5)
+    less = object_step(obj, still, gradient, acceleration=acceleration, step=1.0, momentum=0.5, damping=0.25)
+    slow = low_pass(full.direction)
+    assert torch.allclose(less.velocity, slow + 0.25 * (full.direction - slow), atol=1e-5)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0.5, 1e6), st.integers(0, 99))
+def test_a_tenth_of_the_largest_illumination_holds_back_what_is_dark(h: int, w: int, most: float, seed: int) -> None:
+    light = most * torch.rand(h, w, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    assert torch.allclose(damped_illumination(light) - light, 0.1 * light.max().expand_as(light))
 
 
 @pytest.mark.parametrize("likelihood", [Poisson(), Amplitude()], ids=["poisson", "amplitude"])
