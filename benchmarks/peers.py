@@ -52,20 +52,20 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
     from ptycho_torch.data.region import Region, on_canvas
     from ptycho_torch.data.scan import Scan
     from ptycho_torch.data.subsets import refining_subsets
-    from ptycho_torch.predictors import find_start
+    from ptycho_torch.predictors import find_predictor
     from ptycho_torch.refinement import Unknowns, refine
 
     read = Scan.from_arrays(scan["amplitude"], scan["positions"], probe=scan["probe"][None], domain="amplitude")
-    start, indices = find_start(Path("pretrained"), read), np.arange(len(read))
-    read = start.in_photons(read)
+    predictor, indices = find_predictor(Path("pretrained"), read), np.arange(len(read))
+    read = predictor.in_photons(read)
     probe = torch.as_tensor(read.probe)
 
     def run(sweeps: int) -> Snapshot:
         begin = time.process_time()
         with torch.inference_mode():
             validation = pick_validation_set(read.positions, probe)
-            first = start.region(read, indices, validation=validation).loaded()
-            obj = start.model(first)
+            first = predictor.region(read, indices, validation=validation).loaded()
+            obj = predictor.model(first)
             region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), validation=validation)
             obj = on_canvas(obj, first.origin, region.loaded())
             found = (

@@ -29,7 +29,7 @@ from ptycho_torch.forward import Exposure
 from ptycho_torch.metrics import compare, scored_region
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import misfit
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement import Initial, Refined, Unknowns, refine
 from ptycho_torch.refinement.denoising import denoise
 from ptycho_torch.simulation.unseen import defocused, simulated
@@ -167,8 +167,8 @@ def run_row(row: Row) -> dict[str, Any]:
     """All columns of a row: scores, seconds of CPU, sweeps; the oracle knows the true probe."""
     scan = row.make()
     start_scan = replace(scan, probe=row.first_probe(scan)) if row.first_probe is not None else scan
-    start = find_start(Path("pretrained"), start_scan)
-    start_scan = start.in_photons(start_scan)
+    predictor = find_predictor(Path("pretrained"), start_scan)
+    start_scan = predictor.in_photons(start_scan)
     probe = torch.as_tensor(start_scan.probe)
     table: dict[str, Any] = {}
     indices, validation = np.arange(len(scan)), pick_validation_set(scan.positions, torch.as_tensor(scan.probe))
@@ -176,8 +176,8 @@ def run_row(row: Row) -> dict[str, Any]:
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = region.uniform_object()
     begin = time.process_time()
-    network_region = start.region(start_scan, indices, validation=validation).loaded()
-    obj = on_canvas(start.model(network_region), network_region.origin, region)
+    network_region = predictor.region(start_scan, indices, validation=validation).loaded()
+    obj = on_canvas(predictor.model(network_region), network_region.origin, region)
     table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}
     warm = _refined(region, obj, WARM_SWEEPS, row.unknowns, start="network")
     table[COLUMNS[1]] = _scores_of(warm, region, scan)
@@ -192,7 +192,7 @@ def run_row(row: Row) -> dict[str, Any]:
     table["cold"] = _scores_of(cold, region, scan)
     true_region = region
     if row.first_probe is not None:
-        true_region = Region(scan, indices, torch.as_tensor(start.in_photons(scan).probe), **options).loaded()
+        true_region = Region(scan, indices, torch.as_tensor(predictor.in_photons(scan).probe), **options).loaded()
         cold = _refined(true_region, flat, COLD_SWEEPS, Unknowns())
     oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.unknowns, probe=False), start="refined")
     table["oracle"] = _scores_of(oracle, true_region, scan)

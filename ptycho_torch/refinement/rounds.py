@@ -18,7 +18,7 @@ from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import Likelihood
 from ptycho_torch.physics.probe import with_more_modes
 from ptycho_torch.physics.regularisers import Regulariser
-from ptycho_torch.predictors import Start
+from ptycho_torch.predictors import Predictor
 from ptycho_torch.refinement.denoising import denoise
 from ptycho_torch.refinement.denoising import in_words as denoising_in_words
 from ptycho_torch.refinement.schedule import SCHEDULE, Schedule
@@ -67,7 +67,7 @@ class FinishedRound:
 def refined_scan(
     obj: Tensor,
     region: Region,
-    start: Start,
+    predictor: Predictor,
     scan: Scan,
     chosen: np.ndarray,
     *,
@@ -100,17 +100,17 @@ def refined_scan(
     first: FinishedRound | None = None
     current: FinishedRound | None = None
     course: list[Refined] = []
-    for plan in plan_rounds(sweeps, unknowns, start=initial_of(start), schedule=schedule):
+    for plan in plan_rounds(sweeps, unknowns, start=initial_of(predictor), schedule=schedule):
         before = 0
         if current is not None:
             before = current.sweeps_before + current.sweeps
             end, region = _last_of(current.result), current.canvas
             now, obj = _with(end, region, now), end.object
             current = None  # its patterns need not stay in memory
-            if start.reconstructs_again:
+            if predictor.reconstructs_again:
                 say("the network reconstructs again from the positions found so far")
-                region = start.region(now, chosen, batch_size=batch_size, validation=validation, device=device)
-                obj = start.model(region)
+                region = predictor.region(now, chosen, batch_size=batch_size, validation=validation, device=device)
+                obj = predictor.model(region)
         canvas = _canvas(now, chosen, unknowns, schedule, validation, batch_size=batch_size, device=device)
         result = refine(
             canvas,
@@ -170,9 +170,9 @@ def plan_rounds(
     return [searching, *[settling] * near, Round(left, replace(unknowns, positions="none"), later)]
 
 
-def initial_of(start: Start) -> Initial:
+def initial_of(predictor: Predictor) -> Initial:
     """What kind of initial object a predictor gives; a bundle's network has been trained on scans of its kind."""
-    return "flat" if start.is_flat else "network" if start.is_general else "refined"
+    return "flat" if predictor.is_flat else "network" if predictor.is_general else "refined"
 
 
 def validation_set_of(scan: Scan, chosen: np.ndarray, unknowns: Unknowns) -> ValidationSet:

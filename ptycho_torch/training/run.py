@@ -29,7 +29,7 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.pretrained import pretrained_network
 from ptycho_torch.physics.probe import masked_probe
-from ptycho_torch.predictors import Start, load_model
+from ptycho_torch.predictors import Predictor, load_model
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
 from ptycho_torch.report import one_line
@@ -76,7 +76,7 @@ def train_scan(
     device: str = "auto",
     say: Callable[[str], object] | None = None,
     **settings: Any,
-) -> Start:
+) -> Predictor:
     """A model trained on a scan, ready for `reconstruct`.
 
     `settings` are those of the command `train`, by their names: `max_epochs=20, network="unrolled", gridsize=2, …`.

@@ -10,7 +10,7 @@ import pytest
 from conftest import infer_words, run
 
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def test_a_bundle_says_on_what_propagation_it_was_trained(
 ) -> None:
     words = ["--max_epochs", 1, "--n_images", 4, "--batch_size", 4, "--network_width", 8, "--accelerator", "cpu"]
     assert run("train", "--train_data_file", near_file, "--output_dir", tmp_path / "model", *words, "--quiet") == 0
-    start = find_start(tmp_path / "model", read_scan(near_file))
-    assert start.propagation == "near"
+    predictor = find_predictor(tmp_path / "model", read_scan(near_file))
+    assert predictor.propagation == "near"
     assert run(*infer_words(tmp_path / "model", near_file, tmp_path / "near")) == 0
     with np.load(tmp_path / "near" / "reconstruction.npz") as found:
         assert np.isfinite(found["object"]).all()

@@ -19,7 +19,7 @@ from ptycho_torch.data.subsets import refining_subsets
 from ptycho_torch.networks.posterior import SEEN, PosteriorMean
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.low_pass import combine_frequencies
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement import Estimate, Refined, Unknowns, refine
 from ptycho_torch.refinement.denoising import Denoised, denoise, in_words, network_input, stray_light
 from ptycho_torch.simulation.truth import as_region, relative_error
@@ -164,7 +164,7 @@ def refined_from_pretrained(photons: float) -> tuple[Region, Refined, torch.Tens
     """Pictures that the training never showed, refined; the truth in the same unit, how much each pixel counts, and
     the denoiser."""
     scan = simulated(photons=photons, positions=196)
-    start = find_start(Path("pretrained"), scan)
+    predictor = find_predictor(Path("pretrained"), scan)
     probe, indices = torch.as_tensor(scan.probe), np.arange(len(scan))
     options = {
         "subsets": refining_subsets(scan, indices, probe),
@@ -173,7 +173,7 @@ def refined_from_pretrained(photons: float) -> tuple[Region, Refined, torch.Tens
     region = Region(scan, indices, probe, **options).loaded()
     _, truth = as_region(scan, **options)
     with torch.inference_mode():
-        obj = on_canvas(start.model.network(region), region.origin, region)
+        obj = on_canvas(predictor.model.network(region), region.origin, region)
         refined = refine(region, obj, sweeps=10, start="network")
     light = region.illumination()
     weight = (light / (0.3 * light.max())).clamp(max=1)

@@ -17,7 +17,7 @@ from scans import rewritten
 from ptycho_torch.config import RefineConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.region import Region
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement import SCHEDULE, Refined, Unknowns, refine, rounds
 
 
@@ -154,11 +154,11 @@ def test_every_round_begins_where_the_last_sweep_of_the_one_before_has_left_the_
     monkeypatch.setattr(rounds, "refine", recorded)
     short = replace(SCHEDULE, search_sweeps=6, near_sweeps=6, fixed_sweeps=6)
     scan, unknowns = read_scan(scan_file), Unknowns(probe=True, positions="free")
-    start, chosen = find_start(Path("flat"), scan), np.arange(len(scan))
-    region = start.region(scan, chosen)
+    predictor, chosen = find_predictor(Path("flat"), scan), np.arange(len(scan))
+    region = predictor.region(scan, chosen)
     with torch.inference_mode():
-        obj = start.model(region)
-        rounds.refined_scan(obj, region, start, scan, chosen, sweeps=18, unknowns=unknowns, schedule=short)
+        obj = predictor.model(region)
+        rounds.refined_scan(obj, region, predictor, scan, chosen, sweeps=18, unknowns=unknowns, schedule=short)
     assert len(seen) == 3
     for (before, found), (after, _) in itertools.pairwise(seen):
         places = dict(
