@@ -101,7 +101,7 @@ def phases(recon: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = No
     return centred + wrapped_phase_error(recon, truth), centred
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------------
 
 
 def psnr(

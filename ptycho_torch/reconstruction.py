@@ -21,7 +21,7 @@ from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import own_switches, resolve_device, seconds_on
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.evaluation import Picture, as_picture, shared_region
+from ptycho_torch.evaluation import PlacedObject, as_placed_object, shared_region
 from ptycho_torch.metrics import compare
 from ptycho_torch.physics.likelihood import NAMED, Likelihood, misfit, poisson_nll
 from ptycho_torch.physics.probe import masked_probe
@@ -377,15 +377,15 @@ def _against_reference(result: Reconstruction, scan: Scan) -> dict[str, Any]:
     """Scores against the scan's own object, where it has one: the truth of a simulation, else a reference."""
     if scan.obj is None:
         return {}
-    picture, reference = as_picture(result), as_picture(scan)
+    ours, reference = as_placed_object(result), as_placed_object(scan)
     try:
-        rows, columns = shared_region(picture, reference, inset=REFERENCE_INSET)
+        rows, columns = shared_region(ours, reference, inset=REFERENCE_INSET)
     except DataError as error:
         return {"reference": {"skipped": str(error)}}
-    lit = Picture(picture.path, result.weight, result.origin, None).cut(rows, columns)
+    lit = PlacedObject(ours.path, result.weight, result.origin, None).cut(rows, columns)
     mask = lit >= LIT * lit.max()
     ramp = scan.nphotons is None  # a reference that was reconstructed has a gauge of its own
-    return {"reference": compare(picture.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
+    return {"reference": compare(ours.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
 
 
 def _provenance(predictor: Predictor, scan: Scan, options: _Options) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.data.subsets import refining_subsets
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.evaluation import PlacedObject, shared_region
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.forward import Exposure
 from ptycho_torch.metrics import compare, scored_region
@@ -232,9 +232,9 @@ def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: boo
         return found
     height, width = region.extent
     seen = (obj[:height, :width] * _gain(scan, region)).numpy()
-    mine = Picture(Path("benchmark"), seen, region.origin, scan.positions)
-    rectangle = shared_region(mine, Picture(scan.source, scan.obj, (0, 0), scan.positions), inset=INSET_PX)
-    truth = Picture(scan.source, scan.obj, (0, 0), None).cut(*rectangle)
+    mine = PlacedObject(Path("benchmark"), seen, region.origin, scan.positions)
+    rectangle = shared_region(mine, PlacedObject(scan.source, scan.obj, (0, 0), scan.positions), inset=INSET_PX)
+    truth = PlacedObject(scan.source, scan.obj, (0, 0), None).cut(*rectangle)
     gauge = free or scan.nphotons is None
     scores = compare(mine.cut(*rectangle), truth, ramp=gauge, scale="amplitude" if gauge else "none")
     names = ("amplitude_psnr_db", "phase_psnr_db", "amplitude_ssim", "phase_ssim", "phase_pearson")
@@ -262,7 +262,7 @@ def _limit(scan: Scan, region: Region) -> dict[str, Any]:
     rectangle = scored_region(scan.positions, INSET_PX)
     truth = scan.obj[rectangle]
     light = region.illumination() / _gain(scan, region) ** 2
-    incident = Picture(scan.source, light.numpy(), region.origin, None).cut(*rectangle)
+    incident = PlacedObject(scan.source, light.numpy(), region.origin, None).cut(*rectangle)
     return {
         "amplitude_psnr_db": _best_psnr(np.abs(truth), incident),
         "phase_psnr_db": _best_psnr(np.angle(truth), incident * np.square(np.abs(truth))),
@@ -318,7 +318,7 @@ def _draw(results: dict[str, Any], path: Path) -> None:
     """Small panels, a group of experiments each, in two blocks side by side: amplitude and phase PSNR."""
     from matplotlib.figure import Figure
 
-    from ptycho_torch.report.pictures import save
+    from ptycho_torch.report.images import save
 
     groups: dict[str, dict[str, Any]] = {}
     for key, figures in results.items():

@@ -21,7 +21,7 @@ from ptycho_torch.physics.probe import illumination, shift_probe
 
 CACHE_BYTES = 512 * 2**20
 CANVAS_STEP = 8
-"""Canvas sides are multiples of this, so that pictures can be halved three times (and of small primes, for the FFT)."""
+"""Canvas sides are multiples of this, so that images can be halved three times (and of small primes, for the FFT)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,8 +147,8 @@ def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOIS
     noise = (excess / (unit**2 * light).clamp_min(rules.dark_photons)).sqrt().clamp(max=1)
     step = canvas.summed / damped_illumination(light)
     brightness = (light / light.max()).sqrt()
-    pictures = to_channels((refined.object - unit, step), unit)
-    return torch.stack([*pictures, noise, 0.1 * noise.log(), brightness]), excess
+    channels = to_channels((refined.object - unit, step), unit)
+    return torch.stack([*channels, noise, 0.1 * noise.log(), brightness]), excess
 
 
 def in_words(found: Denoised) -> str:

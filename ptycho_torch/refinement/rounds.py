@@ -99,7 +99,7 @@ def refined_scan(
     now, given = replace(scan, probe=with_modes.numpy()), scan.positions
     first: FinishedRound | None = None
     current: FinishedRound | None = None
-    course: list[Refined] = []
+    finished: list[Refined] = []
     for plan in plan_rounds(sweeps, unknowns, start=initial_of(predictor), schedule=schedule):
         before = 0
         if current is not None:
@@ -126,12 +126,12 @@ def refined_scan(
         )
         current = FinishedRound(result, canvas, now, before)
         first = first or current
-        course.append(_without_estimates(result))
+        finished.append(_without_estimates(result))
         if result.is_interrupted:
             break
     assert first is not None and current is not None
     best = best_of(first, current, equivalent_gain=schedule.equivalent_gain)
-    scores = _scores(course, best, given)
+    scores = _scores(finished, best, given)
     say(_in_words(scores))
     result, canvas = best.result, best.canvas
     undenoised = None
@@ -257,30 +257,30 @@ def _in_scan_order(values: np.ndarray, canvas: Region, others: np.ndarray) -> np
     return others
 
 
-def _scores(course: list[Refined], best: FinishedRound, given: np.ndarray) -> dict[str, Any]:
+def _scores(finished: list[Refined], best: FinishedRound, given: np.ndarray) -> dict[str, Any]:
     result, canvas = best.result, best.canvas
     moves = result.positions.cpu().numpy() + np.array(canvas.origin) - given[canvas.indices]
     power = result.probe.abs().square().sum((-2, -1))
     factors = result.intensities
-    sweeps = [len(each.misfits) - 1 for each in course]
+    sweeps = [len(each.misfits) - 1 for each in finished]
     return {
         "sweeps": sum(sweeps),
         "rounds": sweeps,
         "best_sweep": best.sweeps_before + result.best_sweep,
         "is_combined": result.is_combined,
         "held_out_patterns": canvas.validation_patterns,
-        "likelihood_per_pixel": _misfits(course),
-        "subsets": [count for each in course for count in each.subsets],
+        "likelihood_per_pixel": _misfits(finished),
+        "subsets": [count for each in finished for count in each.subsets],
         "probe_mode_power": (power / power.sum()).tolist(),
         "position_moves_rms_px": float(np.sqrt(np.square(moves).sum(1).mean())),
         "intensity_factors_spread": float(factors.std() / factors.mean()) if len(factors) > 1 else 0.0,
     }
 
 
-def _misfits(course: list[Refined]) -> list[float]:
+def _misfits(finished: list[Refined]) -> list[float]:
     """Held-out misfit after 0, 1, 2 … sweeps; between rounds the lower of the one's end and the other's start."""
     values: list[float] = []
-    for each in course:
+    for each in finished:
         first, *others = each.misfits
         values = [*values[:-1], min([first, *values[-1:]]), *others]
     return values

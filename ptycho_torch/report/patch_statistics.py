@@ -10,7 +10,7 @@ import numpy as np
 
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.report.display import bounding_box, colour_limits, illuminated_object, levelled
-from ptycho_torch.report.pictures import AMPLITUDE_COLOURS, PHASE_COLOURS, Panel, draw, montage, save
+from ptycho_torch.report.images import AMPLITUDE_COLOURS, PHASE_COLOURS, Panel, draw, montage, save
 from ptycho_torch.types import Reconstruction
 
 ILLUMINATED = 0.05
@@ -52,7 +52,7 @@ def log_line(stats: dict[str, Any]) -> str:
 
 
 class StatisticsRecorder:
-    """Gathers the statistics of at most `limit` batches (None: all, 0: none) and the first patches, for a picture."""
+    """Gathers the statistics of at most `limit` batches (None: all, 0: none) and the first patches, for a figure."""
 
     def __init__(self, phase: str, illuminated: np.ndarray, *, limit: int | None = None) -> None:
         self.phase, self.illuminated, self.limit = phase, illuminated, limit

@@ -52,7 +52,7 @@ class _Trained(NamedTuple):
 
 
 def train(config: TrainConfig) -> Path:
-    """Train as the settings say and write `wts.h5.zip` into the output folder; returns its path."""
+    """Train with these settings and write `wts.h5.zip` into the output folder; returns its path."""
     config = _profiled(config)
     device = resolve_device(config.accelerator, config.device)
     with own_switches(device, is_deterministic=config.deterministic):
@@ -81,7 +81,7 @@ def train_scan(
 
     `settings` are those of the command `train`, by their names: `max_epochs=20, network="unrolled", gridsize=2, …`.
     Without `validation`, a part of the scan is held out. The bundle, checkpoints and log stay in `output_dir`; without
-    it nothing stays. Nothing is printed; `say` takes lines for people. Raises UsageError for a setting that does not
+    it nothing stays. Nothing is printed; `say` takes lines of text. Raises UsageError for a setting that does not
     exist or has no meaning, DataError for a scan that cannot be trained on.
     """
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def _trainer_silenced() -> Iterator[None]:
 def _train(
     scan: Scan, test: Scan | None, config: TrainConfig, device: torch.device, say: Callable[[str], object]
 ) -> _Trained:
-    """Trains on the scan as the settings say, and writes the bundle."""
+    """Trains on the scan with these settings, and writes the bundle."""
     scan, test = _prepared(scan, test, config, device, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
         say(note)
@@ -252,7 +252,7 @@ def _network(config: TrainConfig, n: int) -> torch.nn.Module:
 
 
 def network_options(config: TrainConfig, n: int) -> dict[str, int]:
-    """What `build_network` needs to make the same network again."""
+    """The arguments of `build_network` for this network."""
     sizes = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
     if config.init == "pretrained":
         _, learned = pretrained_network()
@@ -419,7 +419,7 @@ def _write_bundle(
         "probe": {"modes": len(scan.probe), "norm": scale.probe_norm, "origin": scan.probe_origin},
         "pixel_size_m": scan.pixel_size_m,
         "wavelength_m": scan.wavelength_m,
-        **({} if scan.propagation == "far" else {"propagation": scan.propagation}),  # far field where nothing is said
+        **({} if scan.propagation == "far" else {"propagation": scan.propagation}),  # far field by default
         "training": {"epochs": trainer.current_epoch, "steps": trainer.global_step, **losses},
     }
     provenance = {

@@ -20,7 +20,7 @@ from ptycho_torch.data.subsets import handy_subsets
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.pretrained import read_pretrained
 from ptycho_torch.networks.unrolled import Unrolled
-from ptycho_torch.simulation.objects import PICTURES
+from ptycho_torch.simulation.objects import NATURAL_IMAGES
 from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
 from ptycho_torch.simulation.unseen import simulated
 from ptycho_torch.simulation.variety import HELD_OUT, random_object, random_scan
@@ -97,11 +97,11 @@ def test_random_scans_are_fixed_by_their_seed_and_never_show_a_held_out_picture(
         shown.add(name)
         return np.full(shape, 0.5)
 
-    monkeypatch.setattr("ptycho_torch.simulation.variety.picture", note)
+    monkeypatch.setattr("ptycho_torch.simulation.variety.natural_image", note)
     rng = np.random.default_rng(0)
     for _ in range(200):
         random_object((20, 20), rng=rng)
-    assert shown == set(PICTURES) - set(HELD_OUT)
+    assert shown == set(NATURAL_IMAGES) - set(HELD_OUT)
 
 
 def test_crops_turn_the_truth_to_what_was_seen() -> None:
