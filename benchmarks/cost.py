@@ -3,9 +3,9 @@
     python benchmarks/cost.py [inference] [training] [memory] [start]
 
 inference  the whole network and placement of a bundle-sized `unrolled` network on 800 simulated patterns (64 × 64), in
-           physics sweeps a pattern (one sweep: extract, far field, modulus, back, place, of the same patterns); and
+           physics sweeps per pattern (one sweep: extract, far field, modulus, back, place, of the same patterns); and
            against the `cnn` network in float32 that lays each patch on the full canvas, as the first programs did
-training   patterns a second of one optimisation step against the `cnn` network at one and at four patterns a group
+training   patterns per second of one optimisation step against the `cnn` network at one and four patterns per group
 memory     peak memory of `infer` on 20,000 patterns and a 1,500² canvas, above the size of the data
 start      CPU seconds that `--help` and a wrong flag take
 Times are medians with half the distance of the quartiles.

@@ -2,10 +2,10 @@
 
     python benchmarks/quality.py simulated|FILE.npz … [--epochs 100] [--keep FOLDER]
 
-`simulated` is a natural-image object under a defocused probe, N = 64, 1,600 positions at 7.6 px, 1e5 photons a pattern.
-Printed: CPU seconds of training, misfit R, amplitude and phase PSNR [dB] over the range of the file's object with one
-complex factor removed, Pearson of the phase after ramp removal, and of the phase band-passed to 1 … 12 px; the last
-three inside the illuminated area.
+`simulated` is a natural-image object under a defocused probe, N = 64, 1,600 positions at 7.6 px, 1e5 photons per
+pattern. Printed: CPU seconds of training, misfit R, amplitude and phase PSNR [dB] over the range of the file's object
+with one complex factor removed, Pearson of the phase after ramp removal, and of the phase band-passed to 1 … 12 px; the
+last three inside the illuminated area.
 """
 
 from __future__ import annotations

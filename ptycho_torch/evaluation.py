@@ -1,4 +1,4 @@
-"""Two objects laid over each other by their origins, compared in numbers and figures."""
+"""Two objects on one grid, compared in numbers and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door in Python: from a scan to an object, with values in, values out, and nothing else touched."""
+"""`reconstruct`: from a scan to an object, as plain values; no files, no prints, no global switches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ptycho_torch.types import Reconstruction, check_finite
 
 REFERENCE_INSET = 8
 LIT = 0.05
-"""A canvas pixel counts as seen when its illumination is at least this fraction of the largest."""
+"""A canvas pixel counts as illuminated when its illumination is at least this fraction of the largest."""
 MOST_MODES = 8
 
 PositionCorrection = Literal["none", "free", "affine"]
@@ -66,29 +66,29 @@ def reconstruct(
     on_step: OnStep | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Reconstruction:
-    """The object of a scan, from a model's first object and, with `refine`, by maximum likelihood.
+    """The object of a scan, by a network and, with `refine`, by maximum likelihood.
 
     Args:
         model: `"pretrained"`; `"flat"`, an object of one; a bundle or its folder; a reconstruction, as a value or a
             file; what `load_model` gives; any module from a `Region` to its canvas, complex64 `region.shape`, of order
             one on a flat object.
-        refine: sweeps at most. `likelihood` is what they make likely (`"poisson"`, `"amplitude"`, or an object),
-            `regulariser` an object that draws the object towards what is expected of it.
-        probe_update, modes, position_correction, intensity_fluctuation: what a refinement changes beside the object.
-        probe_from: the scan's own probe (`"file"`), or one that is found from the patterns.
-        denoise: then a network takes out the photon noise, unless held-out patterns contradict it.
-        patterns: how many are used, those nearest to the centre of the scan; all by default.
-        batch_size: patterns a batch; by default what the processor's cache or the GPU holds.
+        refine: largest number of sweeps. `likelihood` is `"poisson"`, `"amplitude"` or an object (see `Likelihood`),
+            `regulariser` an object with a proximal step (see `Regulariser`).
+        probe_update, modes, position_correction, intensity_fluctuation: unknowns of the refinement beside the object.
+        probe_from: the scan's own probe (`"file"`), or one that is estimated from the patterns.
+        denoise: afterwards a network removes photon noise, unless the held-out patterns contradict it.
+        patterns: number of patterns to use, those nearest to the centre of the scan; all by default.
+        batch_size: patterns per batch; by default what fits the processor's cache or the GPU.
         precision: of the network's convolutions.
         device: `"auto"`, `"cpu"`, `"gpu"`, `"mps"`, or a torch device.
         probe_mask: cut the probe to a disk of `probe_mask_diameter` [px] (N/2), its edge `probe_mask_sigma` [px] soft.
         on_sweep: called after each sweep of a refinement with its `Progress`; True ends the run with the best so far.
         on_step: called with `(what, done, total)` after each step of a probe search.
-        say: takes lines for people; silent by default.
+        say: takes lines of text; silent by default.
 
     No file is written, nothing is printed, and threads, determinism, random numbers and gradient mode of torch are as
-    before on return, also after an error. Raises UsageError for options that contradict each other or have no meaning,
-    DataError for a scan that the model cannot serve, BundleError for a bundle that cannot be read.
+    before on return, also after an error. Raises UsageError for options that contradict each other or are unknown,
+    DataError for a scan that does not fit the model, BundleError for a bundle that cannot be read.
     """
     options = _Options(
         refine=refine,
@@ -115,7 +115,7 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class _Options:
-    """What a caller may choose, as plain values."""
+    """The options of a caller, as plain values."""
 
     refine: int | None
     likelihood: str | Likelihood
@@ -134,7 +134,7 @@ class _Options:
     probe_mask_sigma: float
 
     def check(self) -> None:
-        """UsageError, in one line, for what has no meaning."""
+        """UsageError, in one line, for an unknown or contradictory value."""
         for name, kind in (
             ("position_correction", PositionCorrection),
             ("probe_from", ProbeFrom),
@@ -163,7 +163,7 @@ class _Options:
             raise UsageError(found)
 
     def as_record(self) -> dict[str, Any]:
-        """For the provenance: numbers and words, objects by their names."""
+        """For the provenance: plain values, objects by their names."""
         return {
             name: value if value is None or isinstance(value, (str, bool, int, float)) else _name_of(value)
             for name, value in vars(self).items()
@@ -171,7 +171,7 @@ class _Options:
 
 
 def _silent(_: str) -> None:
-    """What is said where nobody listens."""
+    """Ignores a line of text."""
 
 
 def _name_of(value: Any) -> str:
@@ -235,7 +235,7 @@ def _reconstruct(
 
 
 def _matched(scan: Scan, predictor: Predictor, options: _Options) -> Scan:
-    """The scan with the probe that the model brings for it, or cut to a disk."""
+    """The scan with the probe of the model, if its own is an estimate, and cut to a disk if asked."""
     predictor.check_fits(scan)
     if scan.probe_is_guess and predictor.probe is not None:
         scan = replace(scan, probe=predictor.probe, probe_origin="from the bundle", probe_is_guess=False)
@@ -247,7 +247,7 @@ def _matched(scan: Scan, predictor: Predictor, options: _Options) -> Scan:
 
 
 def _chosen(predictor: Predictor, scan: Scan, options: _Options) -> np.ndarray:
-    """Indices of the patterns that are used, in groups where the network wants groups."""
+    """Indices of the patterns that are used, in groups where the network needs groups."""
     chosen = np.arange(len(scan))
     if options.patterns is not None and options.patterns < len(scan):
         chosen = np.sort(central_region(scan.positions, options.patterns))
@@ -304,7 +304,7 @@ def _refined(
 
 @contextmanager
 def _lent(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on the device and in evaluation mode; with its owner's modes and place afterwards."""
+    """The model on the device and in evaluation mode; its modes and device are restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     try:
@@ -322,7 +322,7 @@ def _precision(precision: str, device: torch.device) -> Any:
 
 
 def _misfit_of(obj: Tensor, region: Region, predictor: Predictor, intensities: np.ndarray) -> dict[str, Any]:
-    """How well an object on the canvas of a region explains its patterns, gathered in one pass."""
+    """Misfit and deviance of the patterns of a region for an object on its canvas."""
     model, factors = predictor.model, torch.as_tensor(intensities[region.indices], device=region.device)
     differences, photons, deviance = [], [], 0.0
     for batch in region.batches():
@@ -343,7 +343,7 @@ def _misfit_of(obj: Tensor, region: Region, predictor: Predictor, intensities: n
 
 
 def _on_grid(canvas: Tensor, region: Region) -> np.ndarray:
-    """What lies on the canvas of a region, less what the canvas has beyond its patterns."""
+    """The values on the canvas of a region, without its padding."""
     height, width = region.extent
     return canvas[:height, :width].cpu().numpy()
 
@@ -384,12 +384,12 @@ def _against_reference(result: Reconstruction, scan: Scan) -> dict[str, Any]:
         return {"reference": {"skipped": str(error)}}
     lit = PlacedObject(ours.path, result.weight, result.origin, None).cut(rows, columns)
     mask = lit >= LIT * lit.max()
-    ramp = scan.nphotons is None  # a reference that was reconstructed has a gauge of its own
+    ramp = scan.nphotons is None  # a reconstructed reference has its own phase ramp
     return {"reference": compare(ours.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
 
 
 def _provenance(predictor: Predictor, scan: Scan, options: _Options) -> dict[str, Any]:
-    """What made this result: enough to make it again."""
+    """The origin of this result: versions, model, settings, input."""
     facts: Mapping[str, Any] = scan.facts()
     return {
         "ptycho_torch": __version__,

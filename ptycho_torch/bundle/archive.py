@@ -96,7 +96,7 @@ def locate(path: str | Path) -> Path:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """A zip opened for reading, its member names, count and announced sizes checked; BundleError says what is wrong."""
+    """A zip opened for reading, its member names, count and announced sizes checked; BundleError names the problem."""
     with open(path, "rb") as file:
         _check_end(path, file)
         file.seek(0)
@@ -121,7 +121,7 @@ def _check_end(path: Path, file: BinaryIO) -> None:
             raise BundleError(f"{path}: truncated: the end of the archive is missing; copy it again")
         raise BundleError(f"{path}: not a zip archive ({size} bytes); a {BUNDLE_NAME} written by training is needed")
     *_, count, length, _, _ = END_RECORD.unpack_from(tail, at)
-    # A 64-bit record overrides these two numbers; only an archive beyond 2 GiB has a reason to carry one.
+    # A 64-bit record overrides these two numbers; only an archive beyond 2 GiB needs one.
     extended = tail[max(0, at - 20) : at].startswith(b"PK\6\7") and size < zipfile.ZIP64_LIMIT
     if count > MEMBER_COUNT or length > DIRECTORY_BYTES or extended:
         raise BundleError(f"{path}: too many members in the archive, a bundle has at most {MEMBER_COUNT}; not a bundle")

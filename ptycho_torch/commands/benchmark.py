@@ -1,4 +1,4 @@
-"""`benchmark`: how near each way of reconstructing comes to an oracle, over dose, overlap, size, probe and object."""
+"""`benchmark`: methods compared with an oracle, over dose, overlap, size, probe and object."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One experiment: how to make or read its scan, and what is not known of it."""
+    """One experiment: how to simulate or read its scan, and its unknowns."""
 
     group: str
     name: str
     make: Callable[[], Scan]
     unknowns: Unknowns = field(default_factory=Unknowns)
-    first_probe: Callable[[Scan], np.ndarray] | None = None  # where the given one is not to be had
+    first_probe: Callable[[Scan], np.ndarray] | None = None  # initial probe, if not the scan's own
 
 
 def rows(config: BenchmarkConfig) -> Iterator[Row]:
-    """The experiments that the settings ask for."""
+    """The experiments of these settings."""
     chosen = config.rows.split(",")
     for group in chosen:
         if group not in GROUPS:
@@ -69,7 +69,12 @@ def rows(config: BenchmarkConfig) -> Iterator[Row]:
 def _doses(_: BenchmarkConfig) -> Iterator[Row]:
     for exponent in (2, 3, 4, 5, 6, 9):
         yield Row("dose", f"1e{exponent} photons", lambda e=exponent: simulated(photons=10.0**e))  # type: ignore[misc]
-    for photons, exponent, seed in ((1e3, 3, 8), (1e3, 3, 9), (1e6, 6, 8), (1e6, 6, 9)):  # where one noise may deceive
+    for photons, exponent, seed in (
+        (1e3, 3, 8),
+        (1e3, 3, 9),
+        (1e6, 6, 8),
+        (1e6, 6, 9),
+    ):  # other realisations of the noise
 
         def make(photons: float = photons, seed: int = seed) -> Scan:
             return simulated(photons=photons, seed=seed)
@@ -112,7 +117,7 @@ def _objects(_: BenchmarkConfig) -> Iterator[Row]:
 
 
 def _lines(config: BenchmarkConfig) -> Iterator[Row]:
-    """Lines in bright light under measured probes, as the published networks without overlap are tested."""
+    """Lines at high dose under measured probes, like published tests of networks."""
     for path in _files(config):
 
         def make(path: Path = path) -> Scan:
@@ -164,7 +169,7 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 @torch.inference_mode()
 def run_row(row: Row) -> dict[str, Any]:
-    """All columns of a row: scores, seconds of CPU, sweeps; the oracle knows the true probe."""
+    """All columns of a row: scores, seconds of CPU, sweeps; the oracle uses the true probe."""
     scan = row.make()
     start_scan = replace(scan, probe=row.first_probe(scan)) if row.first_probe is not None else scan
     predictor = find_predictor(Path("pretrained"), start_scan)
@@ -244,7 +249,7 @@ def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: boo
 
 
 def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
-    """R of all patterns, at their own places and with this probe."""
+    """R of all patterns, at their positions and with this probe."""
     error = power = 0.0
     for batch in itertools.chain(region.batches(), region.validation_batches()):
         predicted = region.forward.counts(obj, Exposure.of(probe, batch.positions))
@@ -254,9 +259,9 @@ def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
 
 
 def _limit(scan: Scan, region: Region) -> dict[str, Any]:
-    """What no unbiased estimate surpasses, over the truth's range: mean square error of the phase 1/(2n), of the
-    amplitude |O|²/(2n), for n photons of all patterns that have passed a pixel; where hardly one does, the variance
-    of the truth, which is what a constant would leave."""
+    """The limit of unbiased estimates, over the truth's range: mean square error of the phase 1/(2n), of the
+    amplitude |O|²/(2n), for n photons through a pixel, from all patterns; at most the variance of the truth, the
+    error of a constant."""
     if scan.obj is None or scan.nphotons is None:
         return {}
     rectangle = scored_region(scan.positions, INSET_PX)
@@ -288,7 +293,8 @@ def _line(row: Row, figures: dict[str, Any]) -> str:
             parts.append(f"{column} {quality}" + (f" R {scores['misfit_R']:.4f}" if "misfit_R" in scores else ""))
     reached, cold = figures["sweeps_to_the_cold_likelihood"]
     return (
-        f"{row.group}, {row.name}: {'; '.join(parts)}; as likely as the cold one after {reached} of its {cold} sweeps"
+        f"{row.group}, {row.name}: {'; '.join(parts)}; the held-out misfit of {cold} sweeps from a flat object is reached "
+        f"after {reached}"
     )
 
 

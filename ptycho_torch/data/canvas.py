@@ -1,4 +1,4 @@
-"""Putting patches together: a canvas that chunks, streams and ranks all fill in the same way."""
+"""A canvas of patches: sums that can be added in any order and merged."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Canvas:
         return joined
 
     def resolve(self) -> Tensor:
-        """The object: the weighted mean of what patches say of each pixel, zero where none reached."""
+        """The object: the weighted mean of the patches at each pixel, zero where there is none."""
         weight = self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
         return torch.where(self.weight > 0, self.summed / weight, torch.zeros_like(self.summed))
 
@@ -83,7 +83,7 @@ class Canvas:
 def synchronise_phases(
     patches: Tensor, positions: Tensor, weight: Tensor, canvas: Canvas, *, rounds: int = 3
 ) -> Tensor:
-    """The global phase of each patch against what the others (and the canvas so far) say: unit complex `[b]`.
+    """The global phase of each patch against the others (and the canvas so far): unit complex `[b]`.
 
     Alternates merge and compare: O = merged(p_j / u_j), u_j = phase of ⟨O at j, p_j⟩ under the weight. Source: the
     angular synchronisation step of overlap-based stitching.

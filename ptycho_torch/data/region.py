@@ -1,4 +1,4 @@
-"""Patterns on their way to the object: a region of the scan, laid out on one canvas, in batches."""
+"""A region of the scan: its patterns in batches, on one canvas of the object."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CANVAS_STEP = 8
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some patterns with all that physics needs to predict them on a canvas."""
+    """Some patterns with their probes, patches and masks."""
 
     amplitude: Tensor  # float32 [b, N, N], √counts, zero where not valid
     probe: Tensor  # complex64 [b, mode, N, N], moved by each position's fraction of a pixel
     corners: Tensor  # int64 [b, 2], canvas index of each patch's first pixel
     positions: Tensor  # float64 [b, 2], canvas index that meets index N//2 of the probe, sub-pixel
     index: Tensor  # int64 [b], which of the region's patterns these are
-    valid: Tensor  # bool [N, N] or [b, N, N], pixels that count
+    valid: Tensor  # bool [N, N] or [b, N, N], True = used
 
     def to(self, device: torch.device) -> Batch:
         """These patterns on another device."""
@@ -44,8 +44,8 @@ class Region:
     """Patterns `indices` of a scan on the canvas that just holds their patches.
 
     The probe is in √photons, objects on the canvas are transmissions. `uniform_transmission` is the amplitude of the
-    uniform object that predicts the mean photons per pattern, √(mean photons / Σ_valid |propagated P|²): what a network
-    takes for one.
+    uniform object that predicts the mean photons per pattern, √(mean photons / Σ_valid |propagated P|²): the unit of
+    networks.
     The patterns of `validation` hold out their pixels, or some of them (see `held_out_pixels`), from all subsets;
     `margin` widens the canvas on every side [px].
     """
@@ -121,7 +121,7 @@ class Region:
             yield from (self._load(places, held_out=True) for places in self._validation_places)
 
     def loaded(self) -> Region:
-        """This region with all its patterns in memory and without a hold on the scan."""
+        """This region with all its patterns in memory."""
         if self._kept is None:
             self._kept = [[self._load(places) for places in part] for part in self._places]
             self._kept_validation = [self._load(places, held_out=True) for places in self._validation_places]
@@ -161,7 +161,7 @@ class Region:
         return torch.full(self.shape, self.uniform_transmission, dtype=torch.complex64, device=self.device)
 
     def total(self, what: Callable[[Batch], Tensor], subset: int | None = None) -> Tensor:
-        """Σ over the batches, of all patterns or of one subset, of a tensor that is worked out from each."""
+        """Σ over the batches, of all patterns or of one subset, of a tensor for each."""
         total: Tensor | None = None
         for batch in self.batches(subset):
             part = what(batch)

@@ -92,7 +92,7 @@ def test_without_held_out_patterns_nothing_is_kept() -> None:
     region, truth = as_region(scan, subsets=1)
     refined = Refined(truth + 0.1, region.probe, region.positions, torch.ones(len(region)), start="refined")
     found = denoise(region, refined, Constant(torch.full_like(truth, -0.1), region))
-    assert not found.is_kept and in_words(found) == "denoising: left out, no pattern is held out to check it"
+    assert not found.is_kept and in_words(found) == "denoising: discarded, no pattern is held out to check it"
 
 
 def test_it_fades_where_there_is_no_noise() -> None:
@@ -227,5 +227,5 @@ def test_what_a_denoising_did_is_said_in_a_line(before: float, after: float, gai
     found = Denoised(NOISELESS[1], before, after, gain, 1.0, is_kept)
     line = in_words(found)
     assert line.startswith(f"denoising: held-out misfit {before:.5g} -> {after:.5g} per pixel") and "\n" not in line
-    assert ("left out" in line) == (not is_kept)
+    assert ("discarded" in line) == (not is_kept)
     assert found.scores()["gain_in_standard_errors"] == gain
