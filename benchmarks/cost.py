@@ -30,7 +30,7 @@ from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import group_neighbours
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import handy_subsets
+from ptycho_torch.data.subsets import network_subsets
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.cnn import Cnn
@@ -48,7 +48,7 @@ def a_region(scan: Scan, count: int, *, group_size: int = 1, subsets: int | None
     """The first patterns of a scan, loaded, in groups of neighbours."""
     probe = torch.as_tensor(scan.probe)
     chosen = group_neighbours(scan.positions[:count], group_size).reshape(-1)
-    subsets = handy_subsets(scan.positions, probe) if subsets is None else subsets
+    subsets = network_subsets(scan.positions, probe) if subsets is None else subsets
     batch_size = None if group_size == 1 and subsets > 1 else 16
     return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size).loaded()
 

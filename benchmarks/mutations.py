@@ -120,14 +120,14 @@ MUTATIONS = [
         "preconditioner",
         ("(2 * spot.sum())", "spot.sum()"),
         ("torch.complex(-slow * obj.imag", "torch.complex(slow * obj.imag"),
-        ("+ 1 / MOST) - 1)", "+ 1 / MOST))"),
+        ("+ 1 / LARGEST) - 1)", "+ 1 / LARGEST))"),
         ("(obj.conj() * direction).imag", "(obj * direction).imag"),
     ),
     *of(
         "physics/low_pass.py",
         "low_pass",
         ("exp(-2 * (math.pi", "exp(-1 * (math.pi"),
-        ("light * last * first.conj()", "light * last * first"),
+        ("light * slow * details.conj()", "light * slow * details"),
         ("least * along.sum() / power.sum()", "0 * along.sum() / power.sum()"),
     ),
     *of(

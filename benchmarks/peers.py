@@ -51,7 +51,7 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
     from ptycho_torch.data.held_out import pick_validation_set
     from ptycho_torch.data.region import Region, on_canvas
     from ptycho_torch.data.scan import Scan
-    from ptycho_torch.data.subsets import refining_subsets
+    from ptycho_torch.data.subsets import refinement_subsets
     from ptycho_torch.predictors import find_predictor
     from ptycho_torch.refinement import Unknowns, refine
 
@@ -66,7 +66,9 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
             validation = pick_validation_set(read.positions, probe)
             first = predictor.region(read, indices, validation=validation).loaded()
             obj = predictor.model(first)
-            region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), validation=validation)
+            region = Region(
+                read, indices, probe, subsets=refinement_subsets(read, indices, probe), validation=validation
+            )
             obj = on_canvas(obj, first.origin, region.loaded())
             found = (
                 refine(region, obj, sweeps=sweeps, unknowns=Unknowns(probe=True), start="network").object
@@ -221,11 +223,11 @@ def oracle(scan: Any) -> tuple[float, float]:
 
     from ptycho_torch.data.held_out import pick_validation_set
     from ptycho_torch.data.region import Region
-    from ptycho_torch.data.subsets import refining_subsets
+    from ptycho_torch.data.subsets import refinement_subsets
     from ptycho_torch.refinement import refine
 
     indices, probe = np.arange(len(scan)), torch.as_tensor(scan.probe)
-    subsets, validation = refining_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
+    subsets, validation = refinement_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
     region = Region(scan, indices, probe, subsets=subsets, validation=validation).loaded()
     with torch.inference_mode():
         first = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=60)

@@ -14,7 +14,7 @@ from ptycho_torch.bundle import Bundle, read_bundle
 from ptycho_torch.data.held_out import ValidationSet
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import bright_subsets, handy_subsets
+from ptycho_torch.data.subsets import network_subsets, pretrained_subsets
 from ptycho_torch.errors import BundleError, DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
@@ -94,8 +94,8 @@ class Predictor:
         """The number of subsets in a sweep of the network; the pretrained network uses more at high dose."""
         probe = torch.as_tensor(scan.probe)
         if self.is_general:
-            return bright_subsets(scan, chosen, probe)
-        return handy_subsets(scan.positions[chosen], probe)
+            return pretrained_subsets(scan, chosen, probe)
+        return network_subsets(scan.positions[chosen], probe)
 
 
 def find_predictor(model: str | Path | Reconstruction | Predictor | nn.Module, scan: Scan) -> Predictor:

@@ -1,4 +1,4 @@
-"""The zip itself: written so that equal content gives equal bytes, read so that no header is believed."""
+"""The zip archive: equal content gives equal bytes; no header is trusted when it is read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Archive:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception of somebody else's says, short and printable."""
+    """The message of an exception, short and printable."""
     text = " ".join(str(error).split()) or type(error).__name__
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:120]
 

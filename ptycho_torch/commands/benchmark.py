@@ -20,7 +20,7 @@ from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import refining_subsets
+from ptycho_torch.data.subsets import refinement_subsets
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import PlacedObject, shared_region
@@ -177,7 +177,7 @@ def run_row(row: Row) -> dict[str, Any]:
     probe = torch.as_tensor(start_scan.probe)
     table: dict[str, Any] = {}
     indices, validation = np.arange(len(scan)), pick_validation_set(scan.positions, torch.as_tensor(scan.probe))
-    options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "validation": validation}
+    options: dict[str, Any] = {"subsets": refinement_subsets(scan, indices, probe), "validation": validation}
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = region.uniform_object()
     begin = time.process_time()
@@ -293,8 +293,8 @@ def _line(row: Row, figures: dict[str, Any]) -> str:
             parts.append(f"{column} {quality}" + (f" R {scores['misfit_R']:.4f}" if "misfit_R" in scores else ""))
     reached, cold = figures["sweeps_to_the_cold_likelihood"]
     return (
-        f"{row.group}, {row.name}: {'; '.join(parts)}; the held-out misfit of {cold} sweeps from a flat object is reached "
-        f"after {reached}"
+        f"{row.group}, {row.name}: {'; '.join(parts)}; the held-out misfit of {cold} sweeps from a flat object is "
+        f"reached after {reached}"
     )
 
 

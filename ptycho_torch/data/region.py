@@ -88,10 +88,10 @@ class Region:
         self.positions = (self.corners + self.n // 2 + self.fraction).to(self.device)
         self.origin: tuple[int, int] = (int(low[0]), int(low[1]))
         self.extent: tuple[int, int] = (int(high[0] - low[0]), int(high[1] - low[1]))
-        height, width = (_handy_side(side) for side in self.extent)
+        height, width = (_padded_side(side) for side in self.extent)
         self.shape: tuple[int, int] = (height, width)
         per_pattern = self.n**2 * (4 + 8 * probe.shape[0])
-        batch_size = batch_size or _handy_batch_size(self.probe)
+        batch_size = batch_size or _default_batch_size(self.probe)
         self._places = _batches_of([len(part) for part in parts], batch_size)
         chosen = np.flatnonzero(self._is_held_out)
         chosen = chosen[np.argsort(self.indices[chosen])]  # the same order in every region of these patterns
@@ -174,11 +174,11 @@ class Region:
         return self.total(lambda batch: place_whole(illumination(batch.probe), batch.corners, self.shape), subset)
 
 
-def _handy_side(least: int) -> int:
+def _padded_side(least: int) -> int:
     return CANVAS_STEP * int(next_fast_len(-(-least // CANVAS_STEP)))
 
 
-def _handy_batch_size(probe: Tensor) -> int:
+def _default_batch_size(probe: Tensor) -> int:
     """Patterns whose waves fit into a processor's cache, or fill a GPU."""
     values = 2**17 if probe.device.type == "cpu" else 2**24
     return max(4, values // probe.numel())

@@ -20,16 +20,16 @@ from ptycho_torch.physics.preconditioner import slow_phase_acceleration
 
 INITIAL_STEPS = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.7))
 """Step η and momentum μ of the sweeps of the first, the second … and all later stages, before any training."""
-POISSON_FROM, DARKNESS = 3, 0.12
+POISSON_FROM, BACKGROUND_OVER_R2 = 3, 0.12
 """The first stage, from 0, that follows the Poisson likelihood, and its background over what is left unexplained."""
-NOISY, FARTHEST = 0.005, 2.0
+EQUAL_WEIGHT_R2, LARGEST_FACTOR = 0.005, 2.0
 """Unexplained R² at which the held-out patterns have half the weight in the factor of the last correction; the largest
 factor. At low dose, the held-out patterns are insensitive to the noise that the correction removes."""
-RESTLESS_PX = 9
+UPDATE_BLUR_PX = 9
 """Side of the square over which the squared updates of the object are averaged."""
-STILL = 1e-5
+LEAST_UPDATE = 1e-5
 """Least value of the root-mean-square update s that the input is divided by."""
-SEEN = ("Re O − 1", "Im O", "Re d", "Im d", "Re v", "Im v", "Re Ō − O", "Im Ō − O", "√brightness", "0.1 ln R²", "s")
+CHANNELS = ("Re O − 1", "Im O", "Re d", "Im d", "Re v", "Im v", "Re Ō − O", "Im Ō − O", "√brightness", "0.1 ln R²", "s")
 """Input channels: object, last update, velocity, mean object of the last sweep, …, root-mean-square update s."""
 
 
@@ -47,7 +47,7 @@ class Unrolled(nn.Module):
     the shifts of the patterns is added; then a `Correction`: its input is O, d, v, the mean Ō of the objects of the
     last sweep, √illumination, ln R² and the local root-mean-square update s. The last stage continues from Ō, which has
     less of the noise of single subsets. If patterns are held out of the region and the dose is high, its correction is
-    multiplied by the factor that makes them most likely (`likeliest_share`). Step sizes η and momenta μ are learned for
+    multiplied by the factor that makes them most likely (`held_out_factor`). Step sizes η and momenta μ are learned for
     every sweep, from `INITIAL_STEPS`. The probe acts through the physics only, so the network generalises to probes
     outside its training set. Source of the idea: learned iterative reconstruction (Adler & Öktem 2018); of the step:
     ePIE and rPIE (Maiden et al. 2009, 2017); of the subsets: Hudson & Larkin 1994; of the mean: Polyak & Juditsky 1992.
@@ -79,7 +79,7 @@ class Unrolled(nn.Module):
         for stage, (steps, momenta, denoiser) in enumerate(zip(self.step, self.momentum, self.denoisers, strict=True)):
             shifts: list[Tensor] = []
             mean, power = torch.zeros_like(obj), torch.zeros_like(brightness)
-            background = DARKNESS * left if stage >= POISSON_FROM else None
+            background = BACKGROUND_OVER_R2 * left if stage >= POISSON_FROM else None
             for sweep, (step, momentum) in enumerate(zip(steps, momenta, strict=True), start=1):
                 is_last = sweep == len(steps)
                 for subset, precondition in enumerate(preconditions):
@@ -106,13 +106,13 @@ class Unrolled(nn.Module):
             obj = mean if denoiser is self.denoisers[-1] else obj
             noise = torch.full_like(brightness, 0.1) * (left + 1e-12).log()
             channels = to_channels((obj - unit, direction, velocity, mean - obj), unit)
-            seen = torch.stack([*channels, brightness, noise, _unrest(power)])
+            seen = torch.stack([*channels, brightness, noise, _local_update(power)])
             assert isinstance(denoiser, Correction)
             correction = from_channels(in_tiles(denoiser, seen), unit)
             move = _without_global_phase(correction, obj, illumination)
             if denoiser is self.denoisers[-1] and region.validation_patterns and not torch.is_grad_enabled():
-                bright = 1 / (1 + left / NOISY)
-                move = (1 + bright * (likeliest_share(region, obj, move) - 1)) * move
+                bright = 1 / (1 + left / EQUAL_WEIGHT_R2)
+                move = (1 + bright * (held_out_factor(region, obj, move) - 1)) * move
             obj = obj + move
             yield seen, obj
 
@@ -126,7 +126,7 @@ class Correction(nn.Module):
 
     def __init__(self, *, width: int, levels: int) -> None:
         super().__init__()
-        self.unet = UNet(len(SEEN), 2, width=width, levels=levels)
+        self.unet = UNet(len(CHANNELS), 2, width=width, levels=levels)
 
     @property
     def reach(self) -> int:
@@ -134,14 +134,14 @@ class Correction(nn.Module):
         return self.unet.reach
 
     def forward(self, seen: Tensor) -> Tensor:
-        obj, moves, light, unrest = seen.split([2, 6, 2, 1], dim=1)
-        unrest = unrest.clamp_min(STILL)
-        return unrest * self.unet(torch.cat([obj, moves / unrest, light, 0.2 * unrest.log()], dim=1))
+        obj, moves, light, update = seen.split([2, 6, 2, 1], dim=1)
+        update = update.clamp_min(LEAST_UPDATE)
+        return update * self.unet(torch.cat([obj, moves / update, light, 0.2 * update.log()], dim=1))
 
 
-def _unrest(power: Tensor) -> Tensor:
+def _local_update(power: Tensor) -> Tensor:
     """Root-mean-square step around each pixel, from the mean square step of each pixel `[H, W]`."""
-    blurred = F.avg_pool2d(power[None, None], RESTLESS_PX, 1, RESTLESS_PX // 2, count_include_pad=False)[0, 0]
+    blurred = F.avg_pool2d(power[None, None], UPDATE_BLUR_PX, 1, UPDATE_BLUR_PX // 2, count_include_pad=False)[0, 0]
     return blurred.sqrt()
 
 
@@ -152,7 +152,7 @@ def gradient_of(obj: Tensor, region: Region, subset: int, **options: Any) -> Ten
     )
 
 
-def likeliest_share(region: Region, obj: Tensor, move: Tensor) -> Tensor:
+def held_out_factor(region: Region, obj: Tensor, move: Tensor) -> Tensor:
     """The w in [0, 2] for which O + w·move has the highest likelihood on the held-out data, float32 scalar.
 
     The vertex of the parabola through the Poisson likelihood at w = 0, 1 and 2; 1 where it has none.
@@ -165,7 +165,7 @@ def likeliest_share(region: Region, obj: Tensor, move: Tensor) -> Tensor:
             values[w] += poisson_nll_each(detector_intensity(here + w * there), counts, batch.valid).double().sum()
     bend = values[0] - 2 * values[1] + values[2]
     share = 1 + (values[0] - values[2]) / (2 * bend)
-    return torch.where(bend > 0, share, torch.ones_like(share)).clamp(0, FARTHEST).float()
+    return torch.where(bend > 0, share, torch.ones_like(share)).clamp(0, LARGEST_FACTOR).float()
 
 
 def _without_global_phase(correction: Tensor, obj: Tensor, illumination: Tensor) -> Tensor:

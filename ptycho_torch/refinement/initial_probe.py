@@ -14,7 +14,7 @@ from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.held_out import held_out_patterns
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import refining_subsets
+from ptycho_torch.data.subsets import refinement_subsets
 from ptycho_torch.physics.probe import guess_probe
 from ptycho_torch.refinement.schedule import PROBE_SEARCH, ProbeSearch
 from ptycho_torch.refinement.solver import refine
@@ -106,7 +106,7 @@ def _tried(
     scan: Scan, chosen: np.ndarray, probe: Tensor, sweeps: int, search: ProbeSearch, device: torch.device | str
 ) -> tuple[float, Tensor]:
     """The lowest held-out misfit of a refinement from this probe, and the refined probe, on the CPU."""
-    subsets = refining_subsets(scan, chosen, probe)
+    subsets = refinement_subsets(scan, chosen, probe)
     validation = held_out_patterns(scan.positions[chosen], fraction=search.held_out_fraction)
     region = Region(scan, chosen, probe, subsets=subsets, validation=validation, device=device)
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from torch import Tensor
 from ptycho_torch.data.held_out import ValidationSet, pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import refining_subsets
+from ptycho_torch.data.subsets import refinement_subsets
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import Likelihood
 from ptycho_torch.physics.probe import with_more_modes
@@ -200,7 +200,7 @@ def _canvas(
     device: torch.device,
 ) -> Region:
     probe = torch.as_tensor(scan.probe, device=device)
-    subsets, moves = refining_subsets(scan, chosen, probe), unknowns.has_positions
+    subsets, moves = refinement_subsets(scan, chosen, probe), unknowns.has_positions
     if moves:
         subsets = max(1, round(schedule.subsets_with_positions * subsets))
     return Region(

@@ -27,7 +27,7 @@ def transmission(absorption: np.ndarray, delay: np.ndarray) -> np.ndarray:
 def natural_image(name: str, shape: tuple[int, int]) -> np.ndarray:
     """An image of scikit-image in grey, its centre cropped to the aspect of `shape`, resampled, stretched to [0, 1].
 
-    The darkest and the brightest hundredth of it saturate, so that a speck can't leave all else flat.
+    The darkest and the brightest 1 % saturate, so that single bright pixels do not flatten the rest.
     """
     import skimage.color
     import skimage.data

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import bright_subsets, refining_subsets
+from ptycho_torch.data.subsets import pretrained_subsets, refinement_subsets
 from ptycho_torch.errors import DataError, PtychoError, UsageError
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
@@ -43,9 +43,9 @@ CROP, CROPS = 64, 8
 """Side [px] of the training crops of a U-Net, and their number per step."""
 RISE = 400
 """Largest number of warm-up steps: with fewer, a deep U-Net may get stuck at zero output."""
-UNSEEN = 60
+VALIDATION_SCANS = 60
 """Validation scans, for the gain of a stage."""
-CAREFUL = 0.5
+POSTERIOR_RATE = 0.5
 """The learning rate of the `PosteriorMean`, four levels deep, over that of the stages: at one, half of its channels may
 get stuck at zero."""
 SWEEPS_BEFORE, SCANS_OF_POSTERIOR = 12, 3
@@ -144,7 +144,7 @@ def _learn(
 ) -> float:
     """Train one U-Net on simulated scans; returns the gain on others [dB]."""
     scans = recipe.scans * (SCANS_OF_POSTERIOR if stage == recipe.stages else 1)
-    unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(UNSEEN, recipe.scans))
+    unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(VALIDATION_SCANS, recipe.scans))
     examples = _examples(see, seed=[recipe.seed, stage, 0], count=scans)
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
@@ -159,7 +159,7 @@ def _learn(
         log_every_n_steps=10,
     )
     crops = Crops(examples, seed=[recipe.seed, stage, 2], steps=recipe.steps)
-    enough, pace = (CLEAN_ENOUGH, CAREFUL) if stage == recipe.stages else (GOOD_ENOUGH, 1.0)
+    enough, pace = (CLEAN_ENOUGH, POSTERIOR_RATE) if stage == recipe.stages else (GOOD_ENOUGH, 1.0)
     training = StageTraining(learner, learning_rate=pace * recipe.learning_rate, enough=enough)
     with same_signal_handlers():
         trainer.fit(training, DataLoader(crops, batch_size=None))
@@ -176,7 +176,7 @@ def _learn(
 def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Tensor, Region]:
     """The input of the U-Net of a stage for a scan, and the truth, of order one."""
     probe = torch.from_numpy(scan.probe)
-    region, truth = as_region(scan, subsets=bright_subsets(scan, np.arange(len(scan)), probe))
+    region, truth = as_region(scan, subsets=pretrained_subsets(scan, np.arange(len(scan)), probe))
     region = region.to(_device_of(network))
     seen, _ = next(itertools.islice(network.stages(region), stage, None))
     return seen, truth / region.uniform_transmission, region
@@ -185,8 +185,8 @@ def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Ten
 def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
     """The input of the `PosteriorMean` for a scan refined from the network's object, and the truth."""
     probe, indices = torch.from_numpy(scan.probe), np.arange(len(scan))
-    first, _ = as_region(scan, subsets=bright_subsets(scan, indices, probe))
-    subsets, validation = refining_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
+    first, _ = as_region(scan, subsets=pretrained_subsets(scan, indices, probe))
+    subsets, validation = refinement_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
     region, truth = as_region(scan, subsets=subsets, validation=validation)
     first, region = (each.to(_device_of(network)) for each in (first, region))
     start = on_canvas(network(first), first.origin, region)

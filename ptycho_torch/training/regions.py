@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ptycho_torch.data.grouping import compact_region, group_neighbours
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import handy_subsets
+from ptycho_torch.data.subsets import network_subsets
 
 
 class Anchors(Sampler[int]):
@@ -39,7 +39,7 @@ class Regions(Dataset[Region]):
     def __init__(
         self, scan: Scan, indices: np.ndarray, probe: Tensor, *, size: int, group_size: int = 1, mean_photons: float
     ) -> None:
-        self.subsets = 1 if group_size > 1 else handy_subsets(scan.positions[indices], probe)
+        self.subsets = 1 if group_size > 1 else network_subsets(scan.positions[indices], probe)
         self.scan, self.indices, self.probe = scan, indices, probe
         self.positions = scan.positions[indices]
         self.size, self.group_size, self.mean_photons = min(size, len(indices)), group_size, mean_photons

@@ -170,7 +170,7 @@ def _misfit(trainer: pl.Trainer, config: TrainConfig) -> str:
 
 
 def fit_scale(scan: Scan, kept: np.ndarray, config: TrainConfig) -> IntensityScale:
-    """The intensity scale that training starts from, fitted on the training split."""
+    """The initial intensity scale of training, fitted on the training split."""
     nphotons = config.nphotons
     closed = config.intensity_scale == "closed-form" or (config.intensity_scale == "learned" and nphotons is not None)
     photons = nphotons if closed and nphotons is not None else scan.mean_photons(kept)
@@ -206,7 +206,7 @@ def _profiled(config: TrainConfig) -> TrainConfig:
 def _prepared(
     scan: Scan, test: Scan | None, config: TrainConfig, device: torch.device, say: Callable[[str], object]
 ) -> tuple[Scan, Scan | None]:
-    """Both scans with the probe that the settings ask for."""
+    """Both scans with the probe of the settings."""
     if config.probe_from == "patterns":
         scan = with_probe_from_patterns(scan, device=device, say=say)
     if config.probe_update:
@@ -335,7 +335,7 @@ def _fit(
         )
     best = checkpoints[0].best_model_path if checkpoints else ""
     if best:
-        # The network of the best epoch with the scale of the last: the likelihood by which "best" is told can't see it.
+        # The network of the best epoch with the scale of the last: the likelihood does not depend on it.
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         prefix = "model.network."
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

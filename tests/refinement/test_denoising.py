@@ -1,4 +1,4 @@
-"""The denoiser behind a refinement: what it looks at, when it is kept, and what it gains."""
+"""The denoiser behind a refinement: its input, when it is kept, and what it gains."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from test_refine_command import refine_words, result
 
 from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
-from ptycho_torch.data.subsets import refining_subsets
-from ptycho_torch.networks.posterior import SEEN, PosteriorMean
+from ptycho_torch.data.subsets import refinement_subsets
+from ptycho_torch.networks.posterior import CHANNELS, PosteriorMean
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.low_pass import combine_frequencies
 from ptycho_torch.predictors import find_predictor
@@ -31,7 +31,7 @@ def at_the_truth(photons: float) -> tuple[Region, Refined]:
     scan = simulated(photons=photons, n=32, positions=100)
     indices, probe = np.arange(len(scan)), torch.from_numpy(scan.probe)
     options = {
-        "subsets": refining_subsets(scan, indices, probe),
+        "subsets": refinement_subsets(scan, indices, probe),
         "validation": pick_validation_set(scan.positions, probe),
     }
     region, truth = as_region(scan, **options)
@@ -55,7 +55,7 @@ def test_the_noise_that_it_looks_at_is_the_noise_of_the_object(photons: float) -
     """σ² is 1/n up to the excess, which is near one where the object explains the counts."""
     region, refined = at_the_truth(photons)
     seen, excess = network_input(region, refined)
-    assert seen.shape == (len(SEEN), *region.shape) and 0.95 < excess < 1.6
+    assert seen.shape == (len(CHANNELS), *region.shape) and 0.95 < excess < 1.6
     light = region.illumination()
     bright = light > 0.3 * light.max()
     if photons > 1e4:
@@ -167,7 +167,7 @@ def refined_from_pretrained(photons: float) -> tuple[Region, Refined, torch.Tens
     predictor = find_predictor(Path("pretrained"), scan)
     probe, indices = torch.as_tensor(scan.probe), np.arange(len(scan))
     options = {
-        "subsets": refining_subsets(scan, indices, probe),
+        "subsets": refinement_subsets(scan, indices, probe),
         "validation": pick_validation_set(scan.positions, probe),
     }
     region = Region(scan, indices, probe, **options).loaded()

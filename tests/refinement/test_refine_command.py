@@ -198,7 +198,7 @@ def test_a_refinement_that_makes_no_sense_is_refused_in_a_line(
     assert not (tmp_path / "out" / "reconstruction.npz").exists()
 
 
-def test_freedom_without_a_refinement_is_refused(
+def test_unknowns_without_a_refinement_are_refused(
     model_dir: Path, scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*infer_words(model_dir, scan_file, tmp_path / "out"), "--probe-update") == 2

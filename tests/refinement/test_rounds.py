@@ -19,7 +19,7 @@ FREE, AFFINE = Unknowns(positions="free"), Unknowns(positions="affine")
 SHORT = replace(SCHEDULE, search_sweeps=4, near_sweeps=3, fixed_sweeps=3)
 
 
-def test_rounds_first_search_positions_then_settle_them_then_hold_them() -> None:
+def test_rounds_search_positions_then_converge_then_hold_them() -> None:
     plan = plan_rounds(100, FREE, start="network")
     assert [each.sweeps for each in plan] == [30, 20, 20, 30]
     assert [(each.unknowns.positions, each.over_relax) for each in plan] == [

@@ -88,7 +88,7 @@ def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = No
 
     `diff3d` [n, N, N] is amplitude = √counts unless `measurement_domain` is counts; `xcoords` (column) and `ycoords`
     (row) [n] are object pixels; `probeGuess` [N, N] or [mode, N, N] is in √photons. What is left out of the start
-    coordinates, mask, scan_index and domain is filled in. Raises DataError when the arrays do not make a scan file.
+    coordinates, mask, scan_index and domain is filled in. Raises DataError for arrays that are not a scan.
     """
     members = {key: np.asarray(value) for key, value in {**(arrays or {}), **more}.items()}
     missing = [key for key in ("diff3d", "xcoords", "ycoords") if key not in members]
