@@ -41,7 +41,7 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
 
 @dataclass(frozen=True)
 class Archive:
-    """An open zip whose names and announced sizes are within bounds; its content is still to be distrusted."""
+    """An open zip whose names and announced sizes are within bounds; its content is not yet checked."""
 
     path: Path
     digest: str  # sha256 of the whole file

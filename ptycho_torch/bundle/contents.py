@@ -1,4 +1,4 @@
-"""What a bundle holds, and how it gets into the file and out again."""
+"""The content of a bundle, its writer and its reader."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def read_arrays(archive: Archive, members: Mapping[str, bytes]) -> tuple[dict[st
 
 
 def _not_finite(weights: Mapping[str, Tensor], probe: np.ndarray) -> str | None:
-    """The name of what holds a number that is not finite."""
+    """The name of an array with a number that is not finite."""
     for name, tensor in weights.items():
         if not bool((tensor.float() if tensor.element_size() < 4 else tensor).isfinite().all()):
             return f"the weight {quoted(name)}"
@@ -239,7 +239,7 @@ def _digest_lines(archive: Path, members: Mapping[str, bytes]) -> str:
 
 
 def _check_sizes(path: Path, members: Mapping[str, bytes]) -> None:
-    """What could not be read again is not written."""
+    """Refuses content that could not be read again."""
     for name, data in members.items():
         limit = LIMITS.get(name, MEMBER_BYTES)
         if len(data) > limit:

@@ -35,7 +35,7 @@ AMPLITUDE_COLOURS, PHASE_COLOURS, LIGHT_COLOURS = "gray", "gray", "viridis"
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """An image with what its reader needs: range, unit, and how large it is or where it lies."""
+    """An image with its range, its unit, and its scale or place."""
 
     image: np.ndarray  # [h, w], NaN = nothing known there
     limits: tuple[float, float]

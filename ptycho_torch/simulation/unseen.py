@@ -1,4 +1,4 @@
-"""Scans of objects that no pretraining has seen, for benchmarks."""
+"""Scans of objects outside the training set of the pretrained network, for benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans as different as those that people bring: what the pretrained network learns from."""
+"""Random scans for the training of the pretrained network."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _examples(see: Callable[[Scan], tuple[Tensor, Tensor, Region]], *, seed: lis
         if relative_error(_object(seen), truth, weight) < HOPELESS:
             found.append(Example(seen.half(), truth, weight.half()))
     if not found:
-        raise UsageError(f"--scans {count}: none of them could be reconstructed at all; ask for more")
+        raise UsageError(f"--scans {count}: none of them could be reconstructed; use more")
     return found
 
 
