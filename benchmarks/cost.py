@@ -3,9 +3,9 @@
     python benchmarks/cost.py [inference] [training] [memory] [start]
 
 inference  the whole network and placement of a bundle-sized `unrolled` network on 800 simulated patterns (64 × 64), in
-           physics sweeps a pattern (one sweep: extract, far field, modulus, back, place, of the same patterns); and
+           physics sweeps per pattern (one sweep: extract, far field, modulus, back, place, of the same patterns); and
            against the `cnn` network in float32 that lays each patch on the full canvas, as the first programs did
-training   patterns a second of one optimisation step against the `cnn` network at one and at four patterns a group
+training   patterns per second of one optimisation step against the `cnn` network at one and four patterns per group
 memory     peak memory of `infer` on 20,000 patterns and a 1,500² canvas, above the size of the data
 start      CPU seconds that `--help` and a wrong flag take
 Times are medians with half the distance of the quartiles.
@@ -30,7 +30,7 @@ from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import group_neighbours
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import handy_subsets
+from ptycho_torch.data.subsets import network_subsets
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks.cnn import Cnn
@@ -48,7 +48,7 @@ def a_region(scan: Scan, count: int, *, group_size: int = 1, subsets: int | None
     """The first patterns of a scan, loaded, in groups of neighbours."""
     probe = torch.as_tensor(scan.probe)
     chosen = group_neighbours(scan.positions[:count], group_size).reshape(-1)
-    subsets = handy_subsets(scan.positions, probe) if subsets is None else subsets
+    subsets = network_subsets(scan.positions, probe) if subsets is None else subsets
     batch_size = None if group_size == 1 and subsets > 1 else 16
     return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size).loaded()
 

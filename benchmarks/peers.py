@@ -4,9 +4,9 @@
     python benchmarks/peers.py [--programs …] [--scans …] [--output peers.json]
 
 Every program gets the same patterns, the same slightly wrong probe (out of focus) and a flat object, may change both,
-and runs in a process of its own on one thread. Pictures are taken after 1, 2, 3, 4, 6, 8, 12 … epochs; the CPU seconds
+and runs in a process of its own on one thread. Objects are stored after 1, 2, 3, 4, 6, 8, 12 … epochs; the CPU seconds
 count optimisation only, without imports, reading and set-up, and for ptycho_torch they count the pretrained network,
-too. Positions are whole pixels, so that programs which round them see the same model. All pictures are scored alike:
+too. Positions are whole pixels, so that programs which round them see the same model. All objects are scored alike:
 ramp, shift and scale removed, PSNR over the range of the truth. The target is the oracle less 1 dB in amplitude and in
 phase; the oracle is the converged maximum-likelihood object with the true probe. Where a program never comes there, the
 time to its own best less 1 dB is given, beside ours to the same quality.
@@ -32,10 +32,10 @@ EPOCHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 SWEEPS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 48)
 MARGIN_PX = 16
 SCANS: dict[str, dict[str, Any]] = {
-    "pictures 1e5": {"photons": 1e5},
+    "natural images 1e5": {"photons": 1e5},
     "zone plate 1e5": {"photons": 1e5, "probe": "zone-plate"},
     "dead leaves 1e5": {"photons": 1e5, "kind": "dead-leaves"},
-    "pictures 1e9": {"photons": 1e9},
+    "natural images 1e9": {"photons": 1e9},
 }
 Snapshot = tuple[int, float, np.ndarray, tuple[int, int]]
 """Epochs, CPU seconds, object, and where its first pixel lies on the scan's grid."""
@@ -51,22 +51,24 @@ def ours(scan: dict[str, np.ndarray]) -> Iterator[Snapshot]:
     from ptycho_torch.data.held_out import pick_validation_set
     from ptycho_torch.data.region import Region, on_canvas
     from ptycho_torch.data.scan import Scan
-    from ptycho_torch.data.subsets import refining_subsets
-    from ptycho_torch.predictors import find_start
+    from ptycho_torch.data.subsets import refinement_subsets
+    from ptycho_torch.predictors import find_predictor
     from ptycho_torch.refinement import Unknowns, refine
 
     read = Scan.from_arrays(scan["amplitude"], scan["positions"], probe=scan["probe"][None], domain="amplitude")
-    start, indices = find_start(Path("pretrained"), read), np.arange(len(read))
-    read = start.in_photons(read)
+    predictor, indices = find_predictor(Path("pretrained"), read), np.arange(len(read))
+    read = predictor.in_photons(read)
     probe = torch.as_tensor(read.probe)
 
     def run(sweeps: int) -> Snapshot:
         begin = time.process_time()
         with torch.inference_mode():
             validation = pick_validation_set(read.positions, probe)
-            first = start.region(read, indices, validation=validation).loaded()
-            obj = start.model(first)
-            region = Region(read, indices, probe, subsets=refining_subsets(read, indices, probe), validation=validation)
+            first = predictor.region(read, indices, validation=validation).loaded()
+            obj = predictor.model(first)
+            region = Region(
+                read, indices, probe, subsets=refinement_subsets(read, indices, probe), validation=validation
+            )
             obj = on_canvas(obj, first.origin, region.loaded())
             found = (
                 refine(region, obj, sweeps=sweeps, unknowns=Unknowns(probe=True), start="network").object
@@ -105,8 +107,8 @@ def cdtools(scan: dict[str, np.ndarray], *, loss: str) -> Iterator[Snapshot]:
         fixed.requires_grad = False
     origin = tuple((model.min_translation.round().int() - n // 2).tolist())
     begin, spent = time.process_time(), 0.0
-    course = model.Adam_optimize(EPOCHS[-1], dataset, lr=0.02, batch_size=10, schedule=True, thread=False)
-    for epoch, _ in enumerate(course, start=1):
+    losses = model.Adam_optimize(EPOCHS[-1], dataset, lr=0.02, batch_size=10, schedule=True, thread=False)
+    for epoch, _ in enumerate(losses, start=1):
         spent += time.process_time() - begin
         if epoch in EPOCHS:
             yield epoch, spent, model.obj.detach().numpy().copy(), (int(origin[0]), int(origin[1]))
@@ -168,7 +170,7 @@ PROGRAMS: dict[str, Callable[[dict[str, np.ndarray]], Iterator[Snapshot]]] = {
 
 
 def work(program: str, source: Path, target: Path) -> None:
-    """Run one program and store its pictures."""
+    """Run one program and store its objects."""
     import torch
 
     torch.set_num_threads(1)
@@ -221,11 +223,11 @@ def oracle(scan: Any) -> tuple[float, float]:
 
     from ptycho_torch.data.held_out import pick_validation_set
     from ptycho_torch.data.region import Region
-    from ptycho_torch.data.subsets import refining_subsets
+    from ptycho_torch.data.subsets import refinement_subsets
     from ptycho_torch.refinement import refine
 
     indices, probe = np.arange(len(scan)), torch.as_tensor(scan.probe)
-    subsets, validation = refining_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
+    subsets, validation = refinement_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
     region = Region(scan, indices, probe, subsets=subsets, validation=validation).loaded()
     with torch.inference_mode():
         first = refine(region, torch.ones(region.shape, dtype=torch.complex64), sweeps=60)
@@ -234,7 +236,7 @@ def oracle(scan: Any) -> tuple[float, float]:
 
 
 def seconds_to(curve: list[dict[str, float]], target: tuple[float, float]) -> float | None:
-    """CPU seconds of the first picture that reaches the target in amplitude and phase."""
+    """CPU seconds of the first object that reaches the target in amplitude and phase."""
     reached = [
         point["cpu_s"] for point in curve if point["amplitude_db"] >= target[0] and point["phase_db"] >= target[1]
     ]

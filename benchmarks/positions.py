@@ -1,7 +1,7 @@
-"""What is left of wrong positions, and how near the picture comes to that of the right ones.
+"""What is left of wrong positions, and how near the object comes to that from the true ones.
 
 `python benchmarks/positions.py [SEED …]`: 400 patterns at 1e5 photons, normal errors of 3 px (root mean square of their
-lengths), 90 sweeps; beside each run the error-free one, ten sweeps. Shift, ramp and scale of the pictures are removed.
+lengths), 90 sweeps; beside each run the error-free one, ten sweeps. Shift, ramp and scale of the objects are removed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from ptycho_torch.commands.benchmark import INSET_PX
 from ptycho_torch.data.formats.npz import write_scan_npz
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.evaluation import PlacedObject, shared_region
 from ptycho_torch.metrics import compare
 from ptycho_torch.simulation import acquire
 from ptycho_torch.simulation.unseen import simulated
@@ -59,10 +59,10 @@ def refined(scan: Scan, folder: Path, positions: np.ndarray, *words: object) -> 
     frequencies = [np.fft.fftfreq(side) for side in obj.shape]
     turn = frequencies[0][:, None] * errors[:, 0].mean() + frequencies[1] * errors[:, 1].mean()
     obj = np.fft.ifft2(np.fft.fft2(obj) * np.exp(2j * np.pi * turn)).astype(np.complex64)
-    picture = Picture(path, obj, origin, scan.positions)
-    rectangle = shared_region(picture, Picture(scan.source, scan.obj, (0, 0), scan.positions), inset=INSET_PX)
-    truth = Picture(scan.source, scan.obj, (0, 0), None).cut(*rectangle)
-    scores = compare(picture.cut(*rectangle), truth, ramp=True, scale="amplitude")
+    ours = PlacedObject(path, obj, origin, scan.positions)
+    rectangle = shared_region(ours, PlacedObject(scan.source, scan.obj, (0, 0), scan.positions), inset=INSET_PX)
+    truth = PlacedObject(scan.source, scan.obj, (0, 0), None).cut(*rectangle)
+    scores = compare(ours.cut(*rectangle), truth, ramp=True, scale="amplitude")
     return errors - errors.mean(0), scores["amplitude_psnr_db"], scores["phase_psnr_db"], seconds
 
 

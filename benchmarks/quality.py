@@ -2,10 +2,10 @@
 
     python benchmarks/quality.py simulated|FILE.npz … [--epochs 100] [--keep FOLDER]
 
-`simulated` is a natural-image object under a defocused probe, N = 64, 1,600 positions at 7.6 px, 1e5 photons a pattern.
-Printed: CPU seconds of training, misfit R, amplitude and phase PSNR [dB] over the range of the file's object with one
-complex factor removed, Pearson of the phase after ramp removal, and of the phase band-passed to 1 … 12 px; the last
-three inside the illuminated area.
+`simulated` is a natural-image object under a defocused probe, N = 64, 1,600 positions at 7.6 px, 1e5 photons per
+pattern. Printed: CPU seconds of training, misfit R, amplitude and phase PSNR [dB] over the range of the file's object
+with one complex factor removed, Pearson of the phase after ramp removal, and of the phase band-passed to 1 … 12 px; the
+last three inside the illuminated area.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from common import DATA, command, report, write_halves
 
-from ptycho_torch.evaluation import read_picture, shared_region
+from ptycho_torch.evaluation import read_object, shared_region
 from ptycho_torch.metrics import compare
 
 ILLUMINATED = 0.3
@@ -58,10 +58,10 @@ def unseen_half(scan: str, folder: Path, settings: argparse.Namespace) -> dict[s
 
 def score(results: Path, test: Path) -> dict[str, Any]:
     """The figures of one reconstruction against the object in its scan file."""
-    picture, reference = read_picture(results / "reconstruction.npz"), read_picture(test)
-    rows, columns = shared_region(picture, reference, inset=8)
-    recon, truth = picture.cut(rows, columns), reference.cut(rows, columns)
-    y, x = picture.origin
+    ours, reference = read_object(results / "reconstruction.npz"), read_object(test)
+    rows, columns = shared_region(ours, reference, inset=8)
+    recon, truth = ours.cut(rows, columns), reference.cut(rows, columns)
+    y, x = ours.origin
     with np.load(results / "reconstruction.npz") as file:
         weight = file["weight"][rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
     lit = weight > ILLUMINATED * np.median(weight)

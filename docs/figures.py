@@ -97,7 +97,7 @@ def save(figure: Figure, name: str) -> None:
 
 
 def reconstruction(folder: Path) -> None:
-    """What goes in and what comes out: probe and pattern, reconstructed amplitude and phase, and the truth."""
+    """Input and output: one pattern and the probe, reconstructed amplitude and phase, and the truth."""
     scan = simulated(folder, "dead-leaves", positions=400, photons="1e5", seed=3)
     results = reconstructed(folder, scan, "--refine", 20)
     obj, truth = on_shared_grid(results, scan)
@@ -190,7 +190,7 @@ def scan_file(folder: Path) -> None:
 
 
 def refinement(folder: Path) -> None:
-    """Held-out misfit over the sweeps from two initial objects, and what sweeps and denoising do at low dose."""
+    """Held-out misfit over the sweeps from two initial objects; at low dose, the effect of sweeps and of denoising."""
     bright, dim = (simulated(folder, "dead-leaves", positions=400, photons=dose, seed=3) for dose in ("1e6", "1e3"))
     network, refined = reconstructed(folder, dim), reconstructed(folder, dim, "--refine", 20, "--denoise")
     figure = Figure(figsize=(11, 2.7), layout="constrained")
@@ -243,7 +243,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
 
 
 def main(names: Sequence[str]) -> None:
-    """Draw these figures, or all; SystemExit in one line for a name that is none of them."""
+    """Draw these figures, or all; SystemExit, in one line, for an unknown name."""
     if unknown := set(names) - set(FIGURES):
         raise SystemExit(f"no figure is called {', '.join(sorted(unknown))}: choose from {', '.join(FIGURES)}")
     with tempfile.TemporaryDirectory() as folder, mpl.rc_context(STYLE):

@@ -1,6 +1,6 @@
 # %% [markdown]
 # # From arrays to an image
-# Patterns, positions and a probe that are in memory already, from whatever instrument: three arrays are a scan.
+# Patterns, positions and a probe in memory, from any instrument: three arrays make a scan.
 
 # %%
 import numpy as np
@@ -21,11 +21,11 @@ result = pt.reconstruct(scan, refine=10)
 print(result)
 
 # %% [markdown]
-# The object lies on the scan's own grid: pattern `j` was taken with the probe's centre on this index of the object.
+# The object lies on the scan's own grid: the centre of the probe of pattern `j` lies at this index of the object.
 
 # %%
 first = result.positions[0] - result.origin
-print(f"pattern {result.pattern_indices[0]} saw the object around y = {first[0]:.1f}, x = {first[1]:.1f}")
+print(f"pattern {result.pattern_indices[0]} was measured around y = {first[0]:.1f}, x = {first[1]:.1f}")
 phase = np.angle(result.object)
 print(f"phase between {phase.min():.2f} and {phase.max():.2f} rad, misfit R {result.scores['misfit_R']:.4f}")
 

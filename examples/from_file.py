@@ -1,6 +1,6 @@
 # %% [markdown]
 # # From a scan file to an image, with plots
-# Put the path of a scan of your own here. Where there is none, one is simulated.
+# Replace the path by that of your own scan. If there is no such file, a scan is simulated.
 
 # %%
 from pathlib import Path
@@ -20,20 +20,20 @@ scan = pt.read_scan(path)
 print("\n".join(scan.describe()))
 
 # %% [markdown]
-# A measured pattern, and where the probe stood.
+# A measured pattern, and the positions.
 
 # %%
 figure = Figure(figsize=(8, 3.5), layout="constrained")
-pattern, places = figure.subplots(1, 2)
+pattern, positions = figure.subplots(1, 2)
 pattern.imshow(np.log1p(scan.counts([0])[0]), cmap="magma")
 pattern.set(title="log(1 + counts) of pattern 0", xticks=[], yticks=[])
-places.plot(scan.positions[:, 1], scan.positions[:, 0], ".", markersize=4)
-places.set(title="positions", xlabel="x [px]", ylabel="y [px]", aspect="equal")
-places.invert_yaxis()
+positions.plot(scan.positions[:, 1], scan.positions[:, 0], ".", markersize=4)
+positions.set(title="positions", xlabel="x [px]", ylabel="y [px]", aspect="equal")
+positions.invert_yaxis()
 figure.savefig("scan.png")
 
 # %% [markdown]
-# The pretrained network gives the first object, maximum likelihood refines object and probe. `on_sweep` sees every
+# The pretrained network gives the initial object, maximum likelihood refines object and probe. `on_sweep` sees every
 # sweep; a run ends early when it returns True.
 
 # %%
@@ -41,7 +41,7 @@ held_out = []
 
 
 def watch(progress) -> bool:
-    """Keeps the held-out misfit, and stops when a sweep has gained less than a thousandth of it."""
+    """Record the held-out misfit, and stop when a sweep decreases it by less than 0.1 %."""
     held_out.append(progress.held_out)
     return len(held_out) > 5 and held_out[-2] - held_out[-1] < 1e-3 * held_out[-2]
 

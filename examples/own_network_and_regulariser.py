@@ -14,7 +14,7 @@ scan = pt.simulate(n=32, positions=100, step_px=5, photons=1e3, seed=3)
 
 # %% [markdown]
 # This network has one weight: it descends the likelihood from a flat object. `region.forward` is the forward model;
-# `region.batches()` are the patterns, with the probe as each of them saw it.
+# `region.batches()` are the patterns, each with the probe at its position.
 
 
 # %%
@@ -38,13 +38,13 @@ class Descent(nn.Module):
 
 
 # %% [markdown]
-# Few photons leave noise. A regulariser R says what is unlikely of an object; here its roughness,
+# Few photons leave noise. A regulariser R penalises unlikely objects; here it penalises roughness,
 # R(O) = weight · Σ |∇O|². Its proximal step, argmin_x ½ Σ|x − O|² + step · R(x), is a low-pass filter.
 
 
 # %%
 class Smooth:
-    """R(O) = weight · Σ |∇O|², on a canvas without a rim."""
+    """R(O) = weight · Σ |∇O|², on a periodic canvas."""
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
@@ -63,8 +63,8 @@ for name, options in {
     "and 20 sweeps, regularised": {"refine": 20, "regulariser": Smooth(0.01)},
 }.items():
     result = pt.reconstruct(scan, model=network, **options)
-    against = result.scores["reference"]
-    print(f"{name}: amplitude {against['amplitude_psnr_db']:.2f} dB, phase {against['phase_psnr_db']:.2f} dB (PSNR)")
+    scores = result.scores["reference"]
+    print(f"{name}: amplitude {scores['amplitude_psnr_db']:.2f} dB, phase {scores['phase_psnr_db']:.2f} dB (PSNR)")
 
 # %%
 figure = result.plot()

@@ -33,7 +33,7 @@ def notebook(script: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Convert each script that is named."""
+    """Convert the given scripts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("scripts", nargs="+", type=Path)
     parser.add_argument("--output-dir", type=Path, help="folder for the notebooks (default: beside each script)")

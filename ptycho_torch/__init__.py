@@ -1,4 +1,4 @@
-"""Self-supervised ptychographic reconstruction: diffraction patterns and positions in, a complex picture out.
+"""Self-supervised ptychographic reconstruction: diffraction patterns and positions in, a complex object out.
 
 import ptycho_torch as pt
 scan = pt.read_scan("scan.npz")

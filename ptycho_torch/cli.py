@@ -27,7 +27,7 @@ from ptycho_torch.errors import BundleError, DataError, PtychoError, UsageError
 INTERRUPTED = 130
 GROUPS: dict[config.Group, str] = {
     "input": "input",
-    "model": "start and model",
+    "model": "initial object and model",
     "training": "training",
     "refinement": "refinement",
     "simulation": "simulation",
@@ -206,7 +206,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
-    """What `config.setting` says of a field's flag."""
+    """The flag of a field, as `config.setting` describes it."""
     assert isinstance(info.json_schema_extra, dict)
     return info.json_schema_extra
 
@@ -270,7 +270,7 @@ def _inner_type(annotation: Any) -> Any:
 
 
 def _refuse_unknown_flags(parser: argparse.ArgumentParser, words: list[str]) -> None:
-    """UsageError for the first flag that there is not, before anything is said of those that are missing."""
+    """UsageError for the first unknown flag, before any message on missing ones."""
     known = [flag for action in parser._actions for flag in action.option_strings]
     words = words[: words.index("--")] if "--" in words else words
     if "-h" in words or "--help" in words:

@@ -1,4 +1,4 @@
-"""What a user can set, one model per command: the flags, their defaults and their limits come from here."""
+"""The settings, one model per command: the flags, their defaults and their limits come from here."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ class RefinementSettings(Config):
     )
 
     @model_validator(mode="after")
-    def _freedom_of_a_refinement(self) -> RefinementSettings:
+    def _refinement_contradictions(self) -> RefinementSettings:
         found = contradictions.of_a_refinement(
             refine=self.refine,
             probe_update=self.probe_update,
@@ -367,7 +367,7 @@ class SimulateConfig(Config):
     )
     probe_kind: Literal["disk", "gaussian", "defocus", "zone-plate", "diffuser", "full-field"] | None = setting(
         None,
-        "the probe (default: defocus; full-field in the near field, which is what it is for)",
+        "the probe (default: defocus; full-field in the near field)",
         group="simulation",
         flags=("--probe",),
     )

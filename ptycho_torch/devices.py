@@ -1,4 +1,4 @@
-"""Where to compute, and with how many threads."""
+"""Devices, threads and determinism."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, by whose hand, and the exit code that says so."""
+"""Errors, by their cause, and their exit codes."""
 
 
 class PtychoError(Exception):

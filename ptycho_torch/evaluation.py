@@ -1,4 +1,4 @@
-"""Two objects laid over each other by their origins, compared in numbers and pictures."""
+"""Two objects on one grid, compared in numbers and figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAST_SIDE_PX = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class PlacedObject:
     """A complex object and where it lies on the scan's object grid."""
 
     path: Path
@@ -53,7 +53,7 @@ def evaluate(
     and SSIM; by default the range of B in the compared rectangle. With `output_dir`: `evaluation.json`,
     `evaluation.csv` and `evaluation.png`. Raises DataError for objects that can't be compared.
     """
-    one, other = as_picture(a), as_picture(b)
+    one, other = as_placed_object(a), as_placed_object(b)
     recon, truth, (rows, columns) = _laid_over(one, other, inset=inset)
     result: dict[str, Any] = {
         "a": str(one.path),
@@ -76,35 +76,35 @@ def draw_evaluation(
     inset: int = 8,
 ) -> None:
     """A PNG of what `evaluate` compares, the global phase removed: amplitude and phase of both, and the difference."""
-    recon, truth, _ = _laid_over(as_picture(a), as_picture(b), inset=inset)
+    recon, truth, _ = _laid_over(as_placed_object(a), as_placed_object(b), inset=inset)
     with atomic_path(path) as temporary:
         draw_comparison(align(recon, truth), truth, path=temporary, names=names)
 
 
-def _laid_over(a: Picture, b: Picture, *, inset: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
+def _laid_over(a: PlacedObject, b: PlacedObject, *, inset: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
     """The parts of both objects that are compared, and where they lie on the scan's object grid."""
     rows, columns = shared_region(a, b, inset=inset)
     parts = a.cut(rows, columns), b.cut(rows, columns)
-    for picture, part in zip((a, b), parts, strict=True):
+    for placed, part in zip((a, b), parts, strict=True):
         if not np.isfinite(part).all():
-            raise DataError(f"{picture.path}: the object has NaN or infinite pixels in the compared region")
+            raise DataError(f"{placed.path}: the object has NaN or infinite pixels in the compared region")
         if not part.any():
-            raise DataError(f"{picture.path}: the object is zero all over the compared region")
+            raise DataError(f"{placed.path}: the object is zero all over the compared region")
     return *parts, (rows, columns)
 
 
-def as_picture(given: str | Path | Reconstruction | Scan) -> Picture:
+def as_placed_object(given: str | Path | Reconstruction | Scan) -> PlacedObject:
     """The object of a value or a file, and where it lies; DataError where there is none."""
     if isinstance(given, Reconstruction):
-        return Picture(Path("reconstruction"), given.object, given.origin, given.positions)
+        return PlacedObject(Path("reconstruction"), given.object, given.origin, given.positions)
     if isinstance(given, Scan):
         if given.obj is None:
             raise DataError(f"{given.source}: no object to compare with, only patterns; give a scan with its truth")
-        return Picture(given.source, given.obj, (0, 0), given.positions)
-    return read_picture(given)
+        return PlacedObject(given.source, given.obj, (0, 0), given.positions)
+    return read_object(given)
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_object(path: str | Path) -> PlacedObject:
     """The object in a `reconstruction.npz` (`object`, `origin`, `positions`) or in a scan NPZ (`objectGuess`)."""
     path = Path(path)
     if not path.is_file():
@@ -124,12 +124,12 @@ def read_picture(path: str | Path) -> Picture:
     obj = arrays[key]
     obj = obj[0] if obj.ndim == 3 and len(obj) == 1 else obj
     if obj.ndim != 2 or obj.dtype.kind not in "fc":
-        raise DataError(f"{path}: `{key}` is {obj.dtype} of shape {obj.shape}, a complex picture [H, W] is needed")
+        raise DataError(f"{path}: `{key}` is {obj.dtype} of shape {obj.shape}, a complex array [H, W] is needed")
     y, x = _origin(arrays["origin"], path) if key == "object" and "origin" in arrays else (0, 0)
-    return Picture(path, obj.astype(np.complex128), (y, x), _positions(arrays, path))
+    return PlacedObject(path, obj.astype(np.complex128), (y, x), _positions(arrays, path))
 
 
-def shared_region(a: Picture, b: Picture, *, inset: int) -> tuple[slice, slice]:
+def shared_region(a: PlacedObject, b: PlacedObject, *, inset: int) -> tuple[slice, slice]:
     """Rows and columns, on the scan's object grid, that `evaluate` compares. Raises DataError when too few."""
     low = np.maximum(a.origin, b.origin)
     high = np.minimum(np.add(a.origin, a.object.shape), np.add(b.origin, b.object.shape))

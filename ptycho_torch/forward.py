@@ -1,9 +1,9 @@
-"""The forward model: which probe each pattern saw → exit waves → propagation → counts, and the way back.
+"""The forward model: probe of each pattern → exit waves → propagation → counts, and the adjoint.
 
     counts = forward.counts(obj, exposure)
 
-Everything that predicts counts asks it: training, refinement, denoising, position search, simulator, benchmark. What
-is not the plain far field is said here, once.
+Everything that predicts counts calls it: training, refinement, denoising, position search, simulation, benchmark. Other
+propagations than the far field enter here, once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ptycho_torch.physics.sweep import exit_wave_correction, likelihood_gradient
 
 @runtime_checkable
 class Exposed(Protocol):
-    """Which part of the object some patterns saw, and by which light; a `Batch` is one."""
+    """The patches and probes of some patterns; a `Batch` is one."""
 
     @property
     def probe(self) -> Complex[Tensor, "#b mode n n"]:
-        """Complex `[b or 1, mode, N, N]`, √photons, as each pattern saw it."""
+        """The probe at the position of each pattern, complex `[b or 1, mode, N, N]`, √photons."""
 
     @property
     def corners(self) -> Int64[Tensor, "b 2"]:
@@ -60,12 +60,12 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Forward:
-    """Predicts counts, and pulls what they ask for back to the object, by one propagation."""
+    """Predicts counts, and back-propagates corrections to the object, with one propagator."""
 
     propagator: Propagator = FAR_FIELD
 
     def patches(self, obj: Complex[Tensor, "H W"], at: Exposed) -> Complex[Tensor, "b n n"]:
-        """The parts of the object `[H, W]` that the patterns saw, `[b, N, N]`."""
+        """The patches of the object `[H, W]` at the patterns, `[b, N, N]`."""
         return extract_whole(obj, at.corners, at.probe.shape[-1])
 
     def waves(self, obj: Complex[Tensor, "H W"], at: Exposed) -> Complex[Tensor, "b mode n n"]:
@@ -79,7 +79,7 @@ class Forward:
     def counts_behind(
         self, patches: Complex[Tensor, "b n n"], probe: Complex[Tensor, "#b mode n n"]
     ) -> Float[Tensor, "b n n"]:
-        """The expected counts behind patches already cut, Σ_m |propagate(P_m · O_j)|², `[b, N, N]`, photons."""
+        """The expected counts of given patches, Σ_m |propagate(P_m · O_j)|², `[b, N, N]`, photons."""
         return detector_intensity(self.propagator.forward(exit_wave(patches, probe)))
 
     def empty_beam(self, probe: Complex[Tensor, "*batch mode n n"]) -> Float[Tensor, "*batch n n"]:
@@ -105,5 +105,5 @@ class Forward:
         valid: Bool[Tensor, "... n n"],
         **options: Any,
     ) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
-        """What the counts ask of each exit wave, and each pattern's intensity: see `exit_wave_correction`."""
+        """The correction of each exit wave, and each pattern's intensity: see `exit_wave_correction`."""
         return exit_wave_correction(probe, patches, amplitude, valid, propagator=self.propagator, **options)

@@ -101,7 +101,7 @@ def phases(recon: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = No
     return centred + wrapped_phase_error(recon, truth), centred
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------------
 
 
 def psnr(
@@ -298,7 +298,7 @@ def compare(
 def collapse_report(
     obj: np.ndarray, reference: np.ndarray, *, mask: np.ndarray | None = None
 ) -> dict[str, float | bool]:
-    """Has a reconstruction gone flat? Standard deviations over the reference's, and Pearson with it; align first.
+    """Whether a reconstruction is flat: standard deviations over the reference's, and Pearson with it; align first.
 
     `collapsed`: the complex object varies less than a tenth as much as the reference.
     """

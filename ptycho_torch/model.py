@@ -1,4 +1,4 @@
-"""The forward model around a network: object → patches → exit waves → counts, and what the counts say of it."""
+"""A network with its intensity scale and the forward model: object → patches → exit waves → counts, and the loss."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PRIOR_WEIGHT = 0.1
 
 
 class PtychoModel(nn.Module):
-    """A network, the intensity scale and the physics that joins them.
+    """A network, the intensity scale and the forward model.
 
-    Regions carry the probe in √photons under the `scale` s₀ that the model begins with. Under the learned scale s the
+    Regions carry the probe in √photons under the initial `scale` s₀ of the model. Under the learned scale s the
     probe is s/s₀ times that, and the network's object s₀/s times: doubling s halves the object.
     """
 
@@ -33,7 +33,7 @@ class PtychoModel(nn.Module):
         return self.network(region) / self._probe_factor()
 
     def patches(self, obj: Tensor, batch: Batch) -> Tensor:
-        """The object patches that the patterns of a batch saw, `[b, N, N]`."""
+        """The object patches of the patterns of a batch, `[b, N, N]`."""
         return extract_whole(obj, batch.corners, batch.amplitude.shape[-1])
 
     def counts(self, patches: Tensor, batch: Batch, region: Region) -> Tensor:

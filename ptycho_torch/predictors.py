@@ -1,4 +1,4 @@
-"""Where a reconstruction starts: the network of a bundle, the pretrained one, a reconstruction, or a flat object."""
+"""Predictors give the initial object: the network of a bundle, the pretrained one, a reconstruction, or flat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptycho_torch.bundle import Bundle, read_bundle
 from ptycho_torch.data.held_out import ValidationSet
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import bright_subsets, handy_subsets
+from ptycho_torch.data.subsets import network_subsets, pretrained_subsets
 from ptycho_torch.errors import BundleError, DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
@@ -24,32 +24,32 @@ from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_
 from ptycho_torch.types import Propagation, Reconstruction
 
 FLAT = "flat"
-"""The word for a start that knows nothing."""
+"""The name of the flat initial object."""
 FAR_FIELD_ONLY = "the pretrained network is trained on far-field patterns; the initial object is flat, refine it"
-"""What is said where the pretrained network is asked about a near-field scan."""
+"""The note for a near-field scan with the pretrained network."""
 RECONSTRUCTION = "reconstruction"
-"""The kind of start that is an object already."""
+"""The kind of a predictor whose object is given."""
 STATISTICS_SIZE = 64
-"""Patterns a group in patch statistics where no training has set it."""
+"""Patterns per group in patch statistics, where no training has set it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
-    """A model made ready: what gives the first object, the scale, and what a scan needs to match it."""
+class Predictor:
+    """A model with its intensity scale that gives the initial object of a scan, and what it requires of the scan."""
 
     model: PtychoModel
     scale: IntensityScale
-    name: str  # for people
-    kind: str  # what it is, for people
+    name: str  # in messages
+    kind: str  # network, reconstruction or flat, in records
     group_size: int = 1
     statistics_size: int = STATISTICS_SIZE
-    n: int | None = None  # side of the patterns that it was made for; None: any
-    propagation: Propagation | None = None  # of the patterns that it was made for; None: any
-    probe: np.ndarray | None = None  # for scans that bring none
+    n: int | None = None  # side of the patterns that it was trained on; None: any
+    propagation: Propagation | None = None  # of the patterns that it was trained on; None: any
+    probe: np.ndarray | None = None  # for scans without one
     facts: dict[str, Any] = field(default_factory=dict)
     is_flat: bool = False
     is_general: bool = False  # a network that was not trained on this kind of scan
-    notes: tuple[str, ...] = ()  # what a user has to know before a run
+    notes: tuple[str, ...] = ()  # printed before a run
 
     def check_fits(self, scan: Scan) -> None:
         """DataError where this was trained on patterns of another size or propagation than the scan's."""
@@ -70,7 +70,7 @@ class Start:
 
     @property
     def reconstructs_again(self) -> bool:
-        """Whether there is a network that gives another object once positions are known better."""
+        """Whether a network can reconstruct the scan again once its positions are refined."""
         return not self.is_flat and self.kind != RECONSTRUCTION and self.group_size == 1
 
     def region(
@@ -82,7 +82,7 @@ class Start:
         validation: ValidationSet | None = None,
         device: torch.device | str = "cpu",
     ) -> Region:
-        """The patterns `chosen` of a scan `in_photons` as the network visits them; one of groups sees whole groups."""
+        """The patterns `chosen` of a scan `in_photons`, in the subsets or groups that the network needs."""
         probe = torch.as_tensor(scan.probe)
         if self.group_size > 1:
             batch_size = -(-(batch_size or 32) // self.group_size) * self.group_size
@@ -91,21 +91,21 @@ class Start:
         return Region(scan, chosen, probe, subsets=subsets, batch_size=batch_size, validation=validation, device=device)
 
     def subsets(self, scan: Scan, chosen: np.ndarray) -> int:
-        """In how many subsets the network's sweeps visit these patterns: a generalist's more in bright light."""
+        """The number of subsets in a sweep of the network; the pretrained network uses more at high dose."""
         probe = torch.as_tensor(scan.probe)
         if self.is_general:
-            return bright_subsets(scan, chosen, probe)
-        return handy_subsets(scan.positions[chosen], probe)
+            return pretrained_subsets(scan, chosen, probe)
+        return network_subsets(scan.positions[chosen], probe)
 
 
-def find_start(model: str | Path | Reconstruction | Start | nn.Module, scan: Scan) -> Start:
-    """What gives the first object of this scan.
+def find_predictor(model: str | Path | Reconstruction | Predictor | nn.Module, scan: Scan) -> Predictor:
+    """The predictor of this model for this scan.
 
     A name (`pretrained`, `flat`), a path (a bundle, its folder, a reconstruction in .npz or .h5), a reconstruction, a
     loaded model, or any module that maps a region to its canvas. Raises BundleError, DataError, and UsageError for
     anything else.
     """
-    if isinstance(model, Start):
+    if isinstance(model, Predictor):
         return model
     if isinstance(model, Reconstruction):
         return from_reconstruction(model, scan, source="in memory")
@@ -118,18 +118,18 @@ def find_start(model: str | Path | Reconstruction | Start | nn.Module, scan: Sca
         )
     if str(model) == FLAT:
         scale = scale_of(scan)
-        return Start(PtychoModel(_Flat(), scale=scale.value).eval(), scale, "a flat object", "flat", is_flat=True)
+        return Predictor(PtychoModel(_Flat(), scale=scale.value).eval(), scale, "a flat object", "flat", is_flat=True)
     if str(model) == PRETRAINED and scan.propagation == "far":
         return _pretrained(scan)
     if str(model) == PRETRAINED:
-        return replace(find_start(FLAT, scan), notes=(FAR_FIELD_ONLY,))
+        return replace(find_predictor(FLAT, scan), notes=(FAR_FIELD_ONLY,))
     path = Path(model)
     if path.suffix in READERS:
         return from_reconstruction(read_reconstruction(path), scan, source=str(path))
     return load_model(path)
 
 
-def load_model(path: str | Path) -> Start:
+def load_model(path: str | Path) -> Predictor:
     """The model of a bundle, or of the folder that holds one, ready for any scan of its kind.
 
     Raises BundleError, in one line, where there is none or its parts do not fit together.
@@ -152,7 +152,7 @@ def load_model(path: str | Path) -> Start:
         raise BundleError(
             f"{bundle.path}: weights and parameters do not fit together ({reason}); train again"
         ) from None
-    return Start(
+    return Predictor(
         _ready(network, scale),
         scale,
         f"bundle {bundle.path}",
@@ -167,7 +167,7 @@ def load_model(path: str | Path) -> Start:
 
 
 def scale_of(scan: Scan) -> IntensityScale:
-    """The scale for a model that was not trained on this scan: that of its probe when this counts photons, else of
+    """The scale for a model that was not trained on this scan: that of its probe if this is in √photons, else that of
     the mean pattern (see docs/scales.md)."""
     photons, norm = scan.mean_photons(), norm_of(scan.probe)
     if is_calibrated(norm, photons) and not scan.probe_is_guess:
@@ -185,11 +185,11 @@ def _facts_of(bundle: Bundle) -> dict[str, Any]:
     return {"bundle": str(bundle.path), "sha256": bundle.digest, "network": bundle.params["network"]["name"]}
 
 
-def _pretrained(scan: Scan) -> Start:
+def _pretrained(scan: Scan) -> Predictor:
     network, recipe = pretrained_network()
     scale = scale_of(scan)
     facts = {"network": "unrolled, pretrained on simulated scans", **recipe}
-    return Start(_ready(network, scale), scale, "pretrained weights", "pretrained", facts=facts, is_general=True)
+    return Predictor(_ready(network, scale), scale, "pretrained weights", "pretrained", facts=facts, is_general=True)
 
 
 class _Flat(nn.Module):
@@ -198,7 +198,7 @@ class _Flat(nn.Module):
 
 
 class _Own(nn.Module):
-    """A module from elsewhere, held to what a network has to give."""
+    """A module of the user, whose output is checked."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class _Own(nn.Module):
 
 
 class _Given(nn.Module):
-    """An object that is there already, transmission `[H, W]`."""
+    """A given object, transmission `[H, W]`."""
 
     def __init__(self, obj: Tensor, origin: tuple[int, int]) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class _Given(nn.Module):
         return on_canvas(self.obj.to(region.device), self.origin, region)
 
 
-def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> Start:
+def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> Predictor:
     """The object of a reconstruction, named `source`; DataError when it does not lie under this scan."""
     obj, origin = given.object, np.array(given.origin)
     if not np.isfinite(obj).all():
@@ -241,15 +241,15 @@ def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> St
     scale = given.intensity_scale
     found = IntensityScale(scale, "from the reconstruction", scan.mean_photons(), len(scan), norm_of(scan.probe))
     model = PtychoModel(_Given(torch.as_tensor(obj, dtype=torch.complex64), given.origin), scale=scale).eval()
-    return Start(model, found, f"reconstruction {source}", RECONSTRUCTION, facts={"start": source})
+    return Predictor(model, found, f"reconstruction {source}", RECONSTRUCTION, facts={"start": source})
 
 
-def from_network(network: nn.Module, scan: Scan) -> Start:
+def from_network(network: nn.Module, scan: Scan) -> Predictor:
     """Any module that maps a `Region` to the object on its canvas: complex64 `region.shape`, transmission.
 
-    It is taken for one that was not trained on this scan: the validation set is held out of its region, and a
-    refinement does not rely on its slow phase. `region.uniform_object()` is a flat initial object.
+    It counts as not trained on this scan: its region leaves out the held-out pixels, and a refinement reads the slow
+    phase from the patterns again. `region.uniform_object()` is a flat initial object.
     """
     name, scale = type(network).__name__, scale_of(scan)
     model = PtychoModel(_Own(network), scale=scale.value)
-    return Start(model, scale, f"own network {name}", name, facts={"network": name}, is_general=True)
+    return Predictor(model, scale, f"own network {name}", name, facts={"network": name}, is_general=True)

@@ -1,4 +1,4 @@
-"""How far a long computation is: a bar in a terminal, a line now and then in a file."""
+"""Progress of a long computation: a bar in a terminal, lines at intervals in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAIN_SECONDS = 10.0
 
 
 class Sweep(Protocol):
-    """What is known after a sweep of a refinement."""
+    """The progress of a refinement after a sweep."""
 
     @property
     def sweep(self) -> int: ...
@@ -28,8 +28,8 @@ class Sweep(Protocol):
 class ProgressLine:
     """Shows how far a computation is and how long it still takes; nothing at all when `quiet`.
 
-    In a terminal a bar is kept up to date below what is said; elsewhere a line is written every `plain_seconds`
-    and after the last step, flushed, so that a log file tells what happens now. Use it as a context: it removes the bar
+    In a terminal a bar is kept up to date below other lines; elsewhere a line is written every `plain_seconds` and
+    after the last step, and flushed, so that a log file is up to date. Use it as a context: it removes the bar
     at the end, also when something fails.
     """
 
@@ -68,7 +68,7 @@ class ProgressLine:
         if self._quiet:
             return
         now = self._clock()
-        if what != self._what or done < self._done:  # the first step has begun when something was last heard of
+        if what != self._what or done < self._done:  # the first step began at the last output
             self.close()
             self._what, self._first = what, 0 if done <= 1 else done
             self._begin = self._spoken = self._last if done == 1 else now
@@ -119,7 +119,7 @@ class ProgressLine:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it, two units at most: `8 s`, `2 min 5 s`, `3 h 10 min`."""
+    """A time in at most two units: `8 s`, `2 min 5 s`, `3 h 10 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

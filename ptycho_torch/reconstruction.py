@@ -1,4 +1,4 @@
-"""The door in Python: from a scan to an object, with values in, values out, and nothing else touched."""
+"""`reconstruct`: from a scan to an object, as plain values; no files, no prints, no global switches."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import own_switches, resolve_device, seconds_on
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.evaluation import Picture, as_picture, shared_region
+from ptycho_torch.evaluation import PlacedObject, as_placed_object, shared_region
 from ptycho_torch.metrics import compare
 from ptycho_torch.physics.likelihood import NAMED, Likelihood, misfit, poisson_nll
 from ptycho_torch.physics.probe import masked_probe
 from ptycho_torch.physics.regularisers import Regulariser
-from ptycho_torch.predictors import Start, find_start
+from ptycho_torch.predictors import Predictor, find_predictor
 from ptycho_torch.refinement import OnSweep, Unknowns
 from ptycho_torch.refinement.initial_probe import OnStep, with_probe_from_patterns
 from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
@@ -34,7 +34,7 @@ from ptycho_torch.types import Reconstruction, check_finite
 
 REFERENCE_INSET = 8
 LIT = 0.05
-"""A canvas pixel counts as seen when its illumination is at least this fraction of the largest."""
+"""A canvas pixel counts as illuminated when its illumination is at least this fraction of the largest."""
 MOST_MODES = 8
 
 PositionCorrection = Literal["none", "free", "affine"]
@@ -45,7 +45,7 @@ Precision = Literal["32-true", "bf16-mixed"]
 def reconstruct(
     scan: Scan,
     *,
-    model: str | Path | Reconstruction | Start | nn.Module = "pretrained",
+    model: str | Path | Reconstruction | Predictor | nn.Module = "pretrained",
     refine: int | None = None,
     likelihood: str | Likelihood = "poisson",
     regulariser: Regulariser | None = None,
@@ -66,29 +66,29 @@ def reconstruct(
     on_step: OnStep | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Reconstruction:
-    """The object of a scan, from a model's first object and, with `refine`, by maximum likelihood.
+    """The object of a scan, by a network and, with `refine`, by maximum likelihood.
 
     Args:
         model: `"pretrained"`; `"flat"`, an object of one; a bundle or its folder; a reconstruction, as a value or a
-            file; what `load_model` gives; any module from a `Region` to the object on its canvas, complex64
-            `region.shape`, transmission.
-        refine: sweeps at most. `likelihood` is what they make likely (`"poisson"`, `"amplitude"`, or an object),
-            `regulariser` an object that draws the object towards what is expected of it.
-        probe_update, modes, position_correction, intensity_fluctuation: what a refinement changes beside the object.
-        probe_from: the scan's own probe (`"file"`), or one that is found from the patterns.
-        denoise: then a network takes out the photon noise, unless held-out patterns contradict it.
-        patterns: how many are used, those nearest to the centre of the scan; all by default.
-        batch_size: patterns a batch; by default what the processor's cache or the GPU holds.
+            file; what `load_model` gives; any module from a `Region` to the object on its canvas,
+            complex64 `region.shape`, transmission.
+        refine: largest number of sweeps. `likelihood` is `"poisson"`, `"amplitude"` or an object (see `Likelihood`),
+            `regulariser` an object with a proximal step (see `Regulariser`).
+        probe_update, modes, position_correction, intensity_fluctuation: unknowns of the refinement beside the object.
+        probe_from: the scan's own probe (`"file"`), or one that is estimated from the patterns.
+        denoise: afterwards a network removes photon noise, unless the held-out patterns contradict it.
+        patterns: number of patterns to use, those nearest to the centre of the scan; all by default.
+        batch_size: patterns per batch; by default what fits the processor's cache or the GPU.
         precision: of the network's convolutions.
         device: `"auto"`, `"cpu"`, `"gpu"`, `"mps"`, or a torch device.
         probe_mask: cut the probe to a disk of `probe_mask_diameter` [px] (N/2), its edge `probe_mask_sigma` [px] soft.
         on_sweep: called after each sweep of a refinement with its `Progress`; True ends the run with the best so far.
         on_step: called with `(what, done, total)` after each step of a probe search.
-        say: takes lines for people; silent by default.
+        say: takes lines of text; silent by default.
 
     No file is written, nothing is printed, and threads, determinism, random numbers and gradient mode of torch are as
-    before on return, also after an error. Raises UsageError for options that contradict each other or have no meaning,
-    DataError for a scan that the model cannot serve, BundleError for a bundle that cannot be read.
+    before on return, also after an error. Raises UsageError for options that contradict each other or are unknown,
+    DataError for a scan that does not fit the model, BundleError for a bundle that cannot be read.
     """
     options = _Options(
         refine=refine,
@@ -115,7 +115,7 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class _Options:
-    """What a caller may choose, as plain values."""
+    """The options of a caller, as plain values."""
 
     refine: int | None
     likelihood: str | Likelihood
@@ -134,7 +134,7 @@ class _Options:
     probe_mask_sigma: float
 
     def check(self) -> None:
-        """UsageError, in one line, for what has no meaning."""
+        """UsageError, in one line, for an unknown or contradictory value."""
         for name, kind in (
             ("position_correction", PositionCorrection),
             ("probe_from", ProbeFrom),
@@ -163,7 +163,7 @@ class _Options:
             raise UsageError(found)
 
     def as_record(self) -> dict[str, Any]:
-        """For the provenance: numbers and words, objects by their names."""
+        """For the provenance: plain values, objects by their names."""
         return {
             name: value if value is None or isinstance(value, (str, bool, int, float)) else _name_of(value)
             for name, value in vars(self).items()
@@ -171,7 +171,7 @@ class _Options:
 
 
 def _silent(_: str) -> None:
-    """What is said where nobody listens."""
+    """Ignores a line of text."""
 
 
 def _name_of(value: Any) -> str:
@@ -180,7 +180,7 @@ def _name_of(value: Any) -> str:
 
 def _reconstruct(
     scan: Scan,
-    model: str | Path | Reconstruction | Start | nn.Module,
+    model: str | Path | Reconstruction | Predictor | nn.Module,
     options: _Options,
     device: torch.device,
     *,
@@ -191,36 +191,36 @@ def _reconstruct(
     given = scan
     if options.probe_from == "patterns":
         scan = with_probe_from_patterns(scan, device=device, say=say, on_step=on_step)
-    start = find_start(model, scan)
-    scan = start.in_photons(_matched(scan, start, options))
-    for note in (*scan.describe(), *start.notes):
+    predictor = find_predictor(model, scan)
+    scan = predictor.in_photons(_matched(scan, predictor, options))
+    for note in (*scan.describe(), *predictor.notes):
         say(note)
-    chosen, unknowns = _chosen(start, scan, options), _unknowns(options)
-    holds_out = start.group_size == 1 and (options.refine is not None or start.is_general)
+    chosen, unknowns = _chosen(predictor, scan, options), _unknowns(options)
+    holds_out = predictor.group_size == 1 and (options.refine is not None or predictor.is_general)
     validation = validation_set_of(scan, np.unique(chosen), unknowns) if holds_out else None
-    with _lent(start.model, device):
-        region = start.region(scan, chosen, batch_size=options.batch_size, validation=validation, device=device)
+    with _lent(predictor.model, device):
+        region = predictor.region(scan, chosen, batch_size=options.batch_size, validation=validation, device=device)
         begin = seconds_on(device)
         with torch.inference_mode(), _precision(options.precision, device):
-            obj = start.model(region)
+            obj = predictor.model(region)
         seconds, refining_s, scores = seconds_on(device) - begin, 0.0, dict[str, Any]()
         intensities, undenoised = np.ones(len(scan), np.float32), None
         if options.refine:
             begin = seconds_on(device)
-            found = _refined(obj, region, start, scan, chosen, unknowns, options, on_sweep=on_sweep, say=say)
+            found = _refined(obj, region, predictor, scan, chosen, unknowns, options, on_sweep=on_sweep, say=say)
             scan, intensities = found.scan, found.intensities
-            region = start.region(scan, chosen, batch_size=options.batch_size, device=device)
+            region = predictor.region(scan, chosen, batch_size=options.batch_size, device=device)
             obj = on_canvas(found.obj, found.origin, region)
             if found.undenoised is not None:
                 undenoised = _on_grid(on_canvas(found.undenoised, found.origin, region), region)
             scores["refinement"] = found.scores
             refining_s = seconds_on(device) - begin
         elif validation is not None:
-            region = start.region(scan, chosen, batch_size=options.batch_size, device=device)
+            region = predictor.region(scan, chosen, batch_size=options.batch_size, device=device)
         with torch.inference_mode():
-            scores |= _misfit_of(obj, region, start, intensities)
+            scores |= _misfit_of(obj, region, predictor, intensities)
     scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / (seconds + refining_s)}
-    result = _as_reconstruction(obj, region, start, scan)
+    result = _as_reconstruction(obj, region, predictor, scan)
     if options.refine:
         scores["timing"]["refinement_s"] = refining_s
         result = replace(
@@ -231,14 +231,14 @@ def _reconstruct(
         )
     check_finite(result)
     scores |= _coverage(result) | _against_reference(result, scan)
-    return replace(result, scores=scores, provenance=_provenance(start, scan, options))
+    return replace(result, scores=scores, provenance=_provenance(predictor, scan, options))
 
 
-def _matched(scan: Scan, start: Start, options: _Options) -> Scan:
-    """The scan with the probe that the model brings for it, or cut to a disk."""
-    start.check_fits(scan)
-    if scan.probe_is_guess and start.probe is not None:
-        scan = replace(scan, probe=start.probe, probe_origin="from the bundle", probe_is_guess=False)
+def _matched(scan: Scan, predictor: Predictor, options: _Options) -> Scan:
+    """The scan with the probe of the model, if its own is an estimate, and cut to a disk if asked."""
+    predictor.check_fits(scan)
+    if scan.probe_is_guess and predictor.probe is not None:
+        scan = replace(scan, probe=predictor.probe, probe_origin="from the bundle", probe_is_guess=False)
     if options.probe_mask:
         diameter = options.probe_mask_diameter or scan.n / 2
         probe = masked_probe(torch.as_tensor(scan.probe), diameter=diameter, sigma=options.probe_mask_sigma)
@@ -246,18 +246,18 @@ def _matched(scan: Scan, start: Start, options: _Options) -> Scan:
     return scan
 
 
-def _chosen(start: Start, scan: Scan, options: _Options) -> np.ndarray:
-    """Indices of the patterns that are used, in groups where the network wants groups."""
+def _chosen(predictor: Predictor, scan: Scan, options: _Options) -> np.ndarray:
+    """Indices of the patterns that are used, in groups where the network needs groups."""
     chosen = np.arange(len(scan))
     if options.patterns is not None and options.patterns < len(scan):
         chosen = np.sort(central_region(scan.positions, options.patterns))
-    if len(chosen) < start.group_size:
+    if len(chosen) < predictor.group_size:
         raise DataError(
-            f"{scan.source}: {len(chosen)} patterns, a group of this bundle's network needs {start.group_size}; "
+            f"{scan.source}: {len(chosen)} patterns, a group of this bundle's network needs {predictor.group_size}; "
             "use more patterns or take a larger scan"
         )
-    if start.group_size > 1:
-        chosen = chosen[group_neighbours(scan.positions[chosen], start.group_size).reshape(-1)]
+    if predictor.group_size > 1:
+        chosen = chosen[group_neighbours(scan.positions[chosen], predictor.group_size).reshape(-1)]
     return chosen
 
 
@@ -272,7 +272,7 @@ def _unknowns(options: _Options) -> Unknowns:
 def _refined(
     obj: Tensor,
     region: Region,
-    start: Start,
+    predictor: Predictor,
     scan: Scan,
     chosen: np.ndarray,
     unknowns: Unknowns,
@@ -287,7 +287,7 @@ def _refined(
         return refined_scan(
             obj,
             region,
-            start,
+            predictor,
             scan,
             chosen,
             sweeps=options.refine,
@@ -304,7 +304,7 @@ def _refined(
 
 @contextmanager
 def _lent(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on the device and in evaluation mode; with its owner's modes and place afterwards."""
+    """The model on the device and in evaluation mode; its modes and device are restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     try:
@@ -321,9 +321,9 @@ def _precision(precision: str, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
-def _misfit_of(obj: Tensor, region: Region, start: Start, intensities: np.ndarray) -> dict[str, Any]:
-    """How well an object on the canvas of a region explains its patterns, gathered in one pass."""
-    model, factors = start.model, torch.as_tensor(intensities[region.indices], device=region.device)
+def _misfit_of(obj: Tensor, region: Region, predictor: Predictor, intensities: np.ndarray) -> dict[str, Any]:
+    """Misfit and deviance of the patterns of a region for an object on its canvas."""
+    model, factors = predictor.model, torch.as_tensor(intensities[region.indices], device=region.device)
     differences, photons, deviance = [], [], 0.0
     for batch in region.batches():
         predicted = model.counts(model.patches(obj, batch), batch, region) * factors[batch.index, None, None]
@@ -343,19 +343,19 @@ def _misfit_of(obj: Tensor, region: Region, start: Start, intensities: np.ndarra
 
 
 def _on_grid(canvas: Tensor, region: Region) -> np.ndarray:
-    """What lies on the canvas of a region, less what the canvas has beyond its patterns."""
+    """The values on the canvas of a region, without its padding."""
     height, width = region.extent
     return canvas[:height, :width].cpu().numpy()
 
 
-def _as_reconstruction(obj: Tensor, region: Region, start: Start, scan: Scan) -> Reconstruction:
+def _as_reconstruction(obj: Tensor, region: Region, predictor: Predictor, scan: Scan) -> Reconstruction:
     return Reconstruction(
         object=_on_grid(obj, region),
         weight=_on_grid(region.illumination(), region),
         origin=region.origin,
         positions=scan.positions[region.indices],
         pattern_indices=region.indices,
-        intensity_scale=start.scale.value,
+        intensity_scale=predictor.scale.value,
         pixel_size_m=scan.pixel_size_m,
         probe=region.probe.cpu().numpy(),
     )
@@ -377,26 +377,26 @@ def _against_reference(result: Reconstruction, scan: Scan) -> dict[str, Any]:
     """Scores against the scan's own object, where it has one: the truth of a simulation, else a reference."""
     if scan.obj is None:
         return {}
-    picture, reference = as_picture(result), as_picture(scan)
+    ours, reference = as_placed_object(result), as_placed_object(scan)
     try:
-        rows, columns = shared_region(picture, reference, inset=REFERENCE_INSET)
+        rows, columns = shared_region(ours, reference, inset=REFERENCE_INSET)
     except DataError as error:
         return {"reference": {"skipped": str(error)}}
-    lit = Picture(picture.path, result.weight, result.origin, None).cut(rows, columns)
+    lit = PlacedObject(ours.path, result.weight, result.origin, None).cut(rows, columns)
     mask = lit >= LIT * lit.max()
-    ramp = scan.nphotons is None  # a reference that was reconstructed has a gauge of its own
-    return {"reference": compare(picture.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
+    ramp = scan.nphotons is None  # a reconstructed reference has its own phase ramp
+    return {"reference": compare(ours.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
 
 
-def _provenance(start: Start, scan: Scan, options: _Options) -> dict[str, Any]:
-    """What made this result: enough to make it again."""
+def _provenance(predictor: Predictor, scan: Scan, options: _Options) -> dict[str, Any]:
+    """The origin of this result: versions, model, settings, input."""
     facts: Mapping[str, Any] = scan.facts()
     return {
         "ptycho_torch": __version__,
         "torch": torch.__version__,
-        "model": {"name": start.name, "kind": start.kind, "facts": dict(start.facts)},
-        "patterns_of_a_statistic": start.statistics_size,
-        "intensity_scale": start.scale.as_dict(),
+        "model": {"name": predictor.name, "kind": predictor.kind, "facts": dict(predictor.facts)},
+        "patterns_of_a_statistic": predictor.statistics_size,
+        "intensity_scale": predictor.scale.as_dict(),
         "settings": options.as_record(),
         "scan": dict(facts),
         "input": {"source": str(scan.source), "sha256": scan.digest or _digest_of(scan)},

@@ -1,10 +1,10 @@
-"""The intensity scale: the one value that joins amplitudes of order one to counted photons.
+"""The intensity scale: the one value that relates network amplitudes of order one to photon counts.
 
     counts amplitude = s · network amplitude,   physical probe = s · network-unit probe
 
 The network-unit probe has power (N/2)², and so has the mean pattern in network units. s and the mean of |object| are
-one gauge: what the counts fix is their product. The closed form and the measured form choose ⟨|object|²⟩ = 1; the
-learned form starts from either and follows the prior that the training states (see `gauge_prior`).
+one gauge: the counts determine only their product. The closed form and the measured form choose ⟨|object|²⟩ = 1; the
+learned form starts from either and follows a prior (see `gauge_prior`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CALIBRATED = 4.0
-"""A probe counts photons when its power is within this factor of the mean photons a pattern."""
+"""A probe counts as calibrated if its power is within this factor of the mean photons per pattern."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class IntensityScale:
 
     value: float
     origin: str  # "closed form" | "measured" | "learned, from closed form" | "learned, from measured"
-    nphotons: float  # photons a pattern that the closed or measured form was given
+    nphotons: float  # photons per pattern of the closed or measured form
     n_patterns: int  # patterns that it was fitted on
-    probe_norm: float  # ‖training probe‖ = √Σ|P|², in the unit of the scan that brought it
+    probe_norm: float  # ‖training probe‖ = √Σ|P|², in the unit of its scan
 
     def __post_init__(self) -> None:
         for name in ("value", "nphotons", "probe_norm"):
@@ -66,7 +66,7 @@ class IntensityScale:
 def closed_form(nphotons: float, n: int) -> float:
     """s = √nphotons / (N/2): 1e5 photons and N = 64 give 9.882118."""
     if not (math.isfinite(nphotons) and nphotons > 0):
-        raise UsageError(f"--nphotons {nphotons}: a positive number of photons a pattern is needed")
+        raise UsageError(f"--nphotons {nphotons}: a positive number of photons per pattern is needed")
     return math.sqrt(nphotons) / (n / 2)
 
 
@@ -81,7 +81,7 @@ def is_calibrated(probe_norm: float, mean_photons: float) -> bool:
 
 
 def gauge_prior(log_scale: Tensor, *, mean_square: Tensor, calibrated_log_scale: float | None) -> Tensor:
-    """The prior that settles the gauge which the likelihood can't see, a square of logarithms.
+    """The prior on the gauge that the likelihood does not determine, a square of logarithms.
 
     With a probe in √photons: (ln s − ln s_probe)², s_probe = ‖P‖/(N/2), so that |object| is the transmission which
     that probe implies. Otherwise (½ ln⟨|object|²⟩)² over the illuminated object: a sample transmits about one.

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Domain = Literal["counts", "amplitude"]
-"""What the numbers of a pattern are: photons, or their square roots."""
+"""The values of a pattern: photons, or their square roots."""
 Propagation = Literal["far", "near"]
 """From the object to the detector: Fraunhofer (far field) or Fresnel (near field)."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
-    """A picture of the object on the scan's own object grid.
+    """A reconstructed object on the scan's own object grid.
 
     `object[0, 0]` lies at the whole-pixel (y, x) `origin` of the scan's object grid, so a pattern at `positions[j]`
     was taken with array index N//2 of the probe on `object` index `positions[j] - origin`.
@@ -37,7 +37,7 @@ class Reconstruction:
     given_positions: np.ndarray | None = None  # float64 [n, 2], before a refinement
     intensities: np.ndarray | None = None  # float32 [n], factor on the counts of each pattern that a refinement found
     undenoised: np.ndarray | None = None  # complex64 [H, W], the maximum-likelihood object, where `object` is denoised
-    scores: dict[str, Any] = field(default_factory=dict)  # what metrics.json says
+    scores: dict[str, Any] = field(default_factory=dict)  # the content of metrics.json
     provenance: dict[str, Any] = field(default_factory=dict)  # version, model, intensity scale, settings, scan
 
     @classmethod

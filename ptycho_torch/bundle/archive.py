@@ -1,4 +1,4 @@
-"""The zip itself: written so that equal content gives equal bytes, read so that no header is believed."""
+"""The zip archive: equal content gives equal bytes; no header is trusted when it is read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
 
 @dataclass(frozen=True)
 class Archive:
-    """An open zip whose names and announced sizes are within bounds; its content is still to be distrusted."""
+    """An open zip whose names and announced sizes are within bounds; its content is not yet checked."""
 
     path: Path
     digest: str  # sha256 of the whole file
@@ -63,7 +63,7 @@ class Archive:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception of somebody else's says, short and printable."""
+    """The message of an exception, short and printable."""
     text = " ".join(str(error).split()) or type(error).__name__
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:120]
 
@@ -96,7 +96,7 @@ def locate(path: str | Path) -> Path:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """A zip opened for reading, its member names, count and announced sizes checked; BundleError says what is wrong."""
+    """A zip opened for reading, its member names, count and announced sizes checked; BundleError names the problem."""
     with open(path, "rb") as file:
         _check_end(path, file)
         file.seek(0)
@@ -121,7 +121,7 @@ def _check_end(path: Path, file: BinaryIO) -> None:
             raise BundleError(f"{path}: truncated: the end of the archive is missing; copy it again")
         raise BundleError(f"{path}: not a zip archive ({size} bytes); a {BUNDLE_NAME} written by training is needed")
     *_, count, length, _, _ = END_RECORD.unpack_from(tail, at)
-    # A 64-bit record overrides these two numbers; only an archive beyond 2 GiB has a reason to carry one.
+    # A 64-bit record overrides these two numbers; only an archive beyond 2 GiB needs one.
     extended = tail[max(0, at - 20) : at].startswith(b"PK\6\7") and size < zipfile.ZIP64_LIMIT
     if count > MEMBER_COUNT or length > DIRECTORY_BYTES or extended:
         raise BundleError(f"{path}: too many members in the archive, a bundle has at most {MEMBER_COUNT}; not a bundle")

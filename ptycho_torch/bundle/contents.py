@@ -1,4 +1,4 @@
-"""What a bundle holds, and how it gets into the file and out again."""
+"""The content of a bundle, its writer and its reader."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def read_manifest(archive: Archive) -> dict[str, Any]:
         raise altered(path, MANIFEST, "not a JSON object") from None
     if manifest.get("format") != FORMAT:
         found = quoted(manifest.get("format"))
-        raise BundleError(f"{path}: foreign: its manifest says format {found}; {FORMAT!r} is needed")
+        raise BundleError(f"{path}: foreign: its manifest has format {found}; {FORMAT!r} is needed")
     version = manifest.get("version")
     if type(version) is not int or version < 1:
         raise altered(path, MANIFEST, f"format version {quoted(version)}, a whole number is needed")
@@ -196,7 +196,7 @@ def read_members(archive: Archive, manifest: Mapping[str, Any]) -> dict[str, byt
             raise altered(archive.path, name, "missing from the archive")
         if archive.sizes[name] != record.get("size"):
             expected = quoted(record.get("size"))
-            raise altered(archive.path, name, f"{archive.sizes[name]} bytes, its manifest says {expected}")
+            raise altered(archive.path, name, f"{archive.sizes[name]} bytes, its manifest has {expected}")
         members[name] = archive.read(name, LIMITS.get(name, MEMBER_BYTES))
         if hashlib.sha256(members[name]).hexdigest() != record.get("sha256"):
             raise altered(archive.path, name, "its sha256 is not the one in the manifest")
@@ -213,7 +213,7 @@ def read_arrays(archive: Archive, members: Mapping[str, bytes]) -> tuple[dict[st
 
 
 def _not_finite(weights: Mapping[str, Tensor], probe: np.ndarray) -> str | None:
-    """The name of what holds a number that is not finite."""
+    """The name of an array with a number that is not finite."""
     for name, tensor in weights.items():
         if not bool((tensor.float() if tensor.element_size() < 4 else tensor).isfinite().all()):
             return f"the weight {quoted(name)}"
@@ -239,7 +239,7 @@ def _digest_lines(archive: Path, members: Mapping[str, bytes]) -> str:
 
 
 def _check_sizes(path: Path, members: Mapping[str, bytes]) -> None:
-    """What could not be read again is not written."""
+    """Refuses content that could not be read again."""
     for name, data in members.items():
         limit = LIMITS.get(name, MEMBER_BYTES)
         if len(data) > limit:

@@ -1,4 +1,4 @@
-"""`ptycho-torch bundle inspect | verify`: what a bundle says about itself, and whether it is whole."""
+"""The content of a bundle as plain data, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNUSABLE = {
 
 
 def inspect_bundle(path: str | Path) -> dict[str, Any]:
-    """What a bundle, ours or foreign, says about itself, as plain data; nothing that it holds is run.
+    """The content of a bundle, ours or foreign, as plain data; nothing in it is run.
 
     Ours: kind, format, version, members with sha256 and size, params, intensity scale, provenance. Foreign: the
     members, the parameters that are plain data, and `unusable`: name → why. Raises BundleError in one line.

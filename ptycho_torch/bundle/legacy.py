@@ -246,7 +246,7 @@ def _array_of_state(reader: _Reader, kind: _Inert, state: Any) -> np.ndarray:
 
 
 def _array(data: Any, dtype: _Inert, shape: Any, fortran: bool) -> np.ndarray:
-    """A plain array from bytes that are exactly as many as its shape and type say."""
+    """A plain array from bytes that match its shape and type exactly."""
     code, *_ = dtype.arguments or ()
     order = dtype.state[1] if dtype.state else "="
     if not re.fullmatch(r"[biufcSU]\d{1,5}", code) or order not in ("<", ">", "=", "|"):

@@ -1,4 +1,4 @@
-"""What each command does: settings become plain values, one function is called, results become files and words."""
+"""The commands: settings become plain values, one function is called, results are written and printed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _typed: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=None)
 
 @contextmanager
 def command_typed(words: Sequence[str]) -> Iterator[None]:
-    """Remembers the words of the command line, without the program's name, while the command runs."""
+    """Keeps the words of the command line, without the program's name, while the command runs."""
     token = _typed.set(tuple(words))
     try:
         yield

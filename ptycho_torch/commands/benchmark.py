@@ -1,4 +1,4 @@
-"""`benchmark`: how near each way of reconstructing comes to an oracle, over dose, overlap, size, probe and object."""
+"""`benchmark`: methods compared with an oracle, over dose, overlap, size, probe and object."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import refining_subsets
+from ptycho_torch.data.subsets import refinement_subsets
 from ptycho_torch.devices import use_available_threads
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.evaluation import Picture, shared_region
+from ptycho_torch.evaluation import PlacedObject, shared_region
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.forward import Exposure
 from ptycho_torch.metrics import compare, scored_region
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import misfit
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement import Initial, Refined, Unknowns, refine
 from ptycho_torch.refinement.denoising import denoise
 from ptycho_torch.simulation.unseen import defocused, simulated
@@ -48,17 +48,17 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One experiment: how to make or read its scan, and what is not known of it."""
+    """One experiment: how to simulate or read its scan, and its unknowns."""
 
     group: str
     name: str
     make: Callable[[], Scan]
     unknowns: Unknowns = field(default_factory=Unknowns)
-    first_probe: Callable[[Scan], np.ndarray] | None = None  # where the given one is not to be had
+    first_probe: Callable[[Scan], np.ndarray] | None = None  # initial probe, if not the scan's own
 
 
 def rows(config: BenchmarkConfig) -> Iterator[Row]:
-    """The experiments that the settings ask for."""
+    """The experiments of these settings."""
     chosen = config.rows.split(",")
     for group in chosen:
         if group not in GROUPS:
@@ -69,7 +69,12 @@ def rows(config: BenchmarkConfig) -> Iterator[Row]:
 def _doses(_: BenchmarkConfig) -> Iterator[Row]:
     for exponent in (2, 3, 4, 5, 6, 9):
         yield Row("dose", f"1e{exponent} photons", lambda e=exponent: simulated(photons=10.0**e))  # type: ignore[misc]
-    for photons, exponent, seed in ((1e3, 3, 8), (1e3, 3, 9), (1e6, 6, 8), (1e6, 6, 9)):  # where one noise may deceive
+    for photons, exponent, seed in (
+        (1e3, 3, 8),
+        (1e3, 3, 9),
+        (1e6, 6, 8),
+        (1e6, 6, 9),
+    ):  # other realisations of the noise
 
         def make(photons: float = photons, seed: int = seed) -> Scan:
             return simulated(photons=photons, seed=seed)
@@ -112,7 +117,7 @@ def _objects(_: BenchmarkConfig) -> Iterator[Row]:
 
 
 def _lines(config: BenchmarkConfig) -> Iterator[Row]:
-    """Lines in bright light under measured probes, as the published networks without overlap are tested."""
+    """Lines at high dose under measured probes, like published tests of networks."""
     for path in _files(config):
 
         def make(path: Path = path) -> Scan:
@@ -164,20 +169,20 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 @torch.inference_mode()
 def run_row(row: Row) -> dict[str, Any]:
-    """All columns of a row: scores, seconds of CPU, sweeps; the oracle knows the true probe."""
+    """All columns of a row: scores, seconds of CPU, sweeps; the oracle uses the true probe."""
     scan = row.make()
     start_scan = replace(scan, probe=row.first_probe(scan)) if row.first_probe is not None else scan
-    start = find_start(Path("pretrained"), start_scan)
-    start_scan = start.in_photons(start_scan)
+    predictor = find_predictor(Path("pretrained"), start_scan)
+    start_scan = predictor.in_photons(start_scan)
     probe = torch.as_tensor(start_scan.probe)
     table: dict[str, Any] = {}
     indices, validation = np.arange(len(scan)), pick_validation_set(scan.positions, torch.as_tensor(scan.probe))
-    options: dict[str, Any] = {"subsets": refining_subsets(scan, indices, probe), "validation": validation}
+    options: dict[str, Any] = {"subsets": refinement_subsets(scan, indices, probe), "validation": validation}
     region = Region(start_scan, indices, probe, **options).loaded()
     flat = region.uniform_object()
     begin = time.process_time()
-    network_region = start.region(start_scan, indices, validation=validation).loaded()
-    obj = on_canvas(start.model(network_region), network_region.origin, region)
+    network_region = predictor.region(start_scan, indices, validation=validation).loaded()
+    obj = on_canvas(predictor.model(network_region), network_region.origin, region)
     table["pretrained"] = _scores(obj, region.probe, region, scan) | {"cpu_s": time.process_time() - begin}
     warm = _refined(region, obj, WARM_SWEEPS, row.unknowns, start="network")
     table[COLUMNS[1]] = _scores_of(warm, region, scan)
@@ -192,7 +197,7 @@ def run_row(row: Row) -> dict[str, Any]:
     table["cold"] = _scores_of(cold, region, scan)
     true_region = region
     if row.first_probe is not None:
-        true_region = Region(scan, indices, torch.as_tensor(start.in_photons(scan).probe), **options).loaded()
+        true_region = Region(scan, indices, torch.as_tensor(predictor.in_photons(scan).probe), **options).loaded()
         cold = _refined(true_region, flat, COLD_SWEEPS, Unknowns())
     oracle = _refined(true_region, cold[0].object, ORACLE_SWEEPS, replace(row.unknowns, probe=False), start="refined")
     table["oracle"] = _scores_of(oracle, true_region, scan)
@@ -232,9 +237,9 @@ def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: boo
         return found
     height, width = region.extent
     seen = (obj[:height, :width] * _gain(scan, region)).numpy()
-    mine = Picture(Path("benchmark"), seen, region.origin, scan.positions)
-    rectangle = shared_region(mine, Picture(scan.source, scan.obj, (0, 0), scan.positions), inset=INSET_PX)
-    truth = Picture(scan.source, scan.obj, (0, 0), None).cut(*rectangle)
+    mine = PlacedObject(Path("benchmark"), seen, region.origin, scan.positions)
+    rectangle = shared_region(mine, PlacedObject(scan.source, scan.obj, (0, 0), scan.positions), inset=INSET_PX)
+    truth = PlacedObject(scan.source, scan.obj, (0, 0), None).cut(*rectangle)
     gauge = free or scan.nphotons is None
     scores = compare(mine.cut(*rectangle), truth, ramp=gauge, scale="amplitude" if gauge else "none")
     names = ("amplitude_psnr_db", "phase_psnr_db", "amplitude_ssim", "phase_ssim", "phase_pearson")
@@ -244,7 +249,7 @@ def _scores(obj: Tensor, probe: Tensor, region: Region, scan: Scan, *, free: boo
 
 
 def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
-    """R of all patterns, at their own places and with this probe."""
+    """R of all patterns, at their positions and with this probe."""
     error = power = 0.0
     for batch in itertools.chain(region.batches(), region.validation_batches()):
         predicted = region.forward.counts(obj, Exposure.of(probe, batch.positions))
@@ -254,15 +259,15 @@ def _misfit(obj: Tensor, probe: Tensor, region: Region) -> float:
 
 
 def _limit(scan: Scan, region: Region) -> dict[str, Any]:
-    """What no unbiased estimate surpasses, over the truth's range: mean square error of the phase 1/(2n), of the
-    amplitude |O|²/(2n), for n photons of all patterns that have passed a pixel; where hardly one does, the variance
-    of the truth, which is what a constant would leave."""
+    """The limit of unbiased estimates, over the truth's range: mean square error of the phase 1/(2n), of the
+    amplitude |O|²/(2n), for n photons through a pixel, from all patterns; at most the variance of the truth, the
+    error of a constant."""
     if scan.obj is None or scan.nphotons is None:
         return {}
     rectangle = scored_region(scan.positions, INSET_PX)
     truth = scan.obj[rectangle]
     light = region.illumination() / _gain(scan, region) ** 2
-    incident = Picture(scan.source, light.numpy(), region.origin, None).cut(*rectangle)
+    incident = PlacedObject(scan.source, light.numpy(), region.origin, None).cut(*rectangle)
     return {
         "amplitude_psnr_db": _best_psnr(np.abs(truth), incident),
         "phase_psnr_db": _best_psnr(np.angle(truth), incident * np.square(np.abs(truth))),
@@ -288,7 +293,8 @@ def _line(row: Row, figures: dict[str, Any]) -> str:
             parts.append(f"{column} {quality}" + (f" R {scores['misfit_R']:.4f}" if "misfit_R" in scores else ""))
     reached, cold = figures["sweeps_to_the_cold_likelihood"]
     return (
-        f"{row.group}, {row.name}: {'; '.join(parts)}; as likely as the cold one after {reached} of its {cold} sweeps"
+        f"{row.group}, {row.name}: {'; '.join(parts)}; the held-out misfit of {cold} sweeps from a flat object is "
+        f"reached after {reached}"
     )
 
 
@@ -318,7 +324,7 @@ def _draw(results: dict[str, Any], path: Path) -> None:
     """Small panels, a group of experiments each, in two blocks side by side: amplitude and phase PSNR."""
     from matplotlib.figure import Figure
 
-    from ptycho_torch.report.pictures import save
+    from ptycho_torch.report.images import save
 
     groups: dict[str, dict[str, Any]] = {}
     for key, figures in results.items():

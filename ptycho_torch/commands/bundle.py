@@ -1,4 +1,4 @@
-"""`bundle inspect | verify`: what a bundle says about itself, and whether it is whole."""
+"""`bundle inspect | verify`: the content of a bundle, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(action: str, path: str, settings: BundleConfig | None = None) -> None:
 
 
 def _shown(value: Any) -> str:
-    """How a value that JSON does not know is printed."""
+    """A value without a JSON form, as text."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
     if isinstance(value, (bytes, bytearray)):

@@ -1,4 +1,4 @@
-"""`infer`: from a bundle and a scan to an object, pictures, numbers and a report."""
+"""`infer`: from a model and a scan to an object, images, scores and a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.reconstruction import reconstruct
-from ptycho_torch.report import one_line, write_course, write_pictures, write_removed, write_report
+from ptycho_torch.report import one_line, write_denoising, write_images, write_refinement, write_report
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.scale import IntensityScale
 from ptycho_torch.types import Reconstruction
@@ -27,7 +27,7 @@ DUMPED_PATCHES = 1024
 
 
 def infer(config: InferenceConfig) -> Reconstruction:
-    """Reconstruct as the settings say and write the results into the output folder."""
+    """Reconstruct with these settings and write the results into the output folder."""
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
     scan = read_scan(config.test_data, domain=config.measurement_domain)
@@ -82,7 +82,7 @@ def _patches(result: Reconstruction, positions: np.ndarray) -> np.ndarray:
 
 
 def _log_patch_statistics(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
-    """Statistics of the predicted patches, over the groups of patterns that training looks at in the same scan."""
+    """Statistics of the predicted patches, over the groups of patterns that training would form in the same scan."""
     assert result.probe is not None
     recorder = StatisticsRecorder("inference", illuminated_pixels(result.probe), limit=config.patch_stats_limit)
     positions = scan.positions.copy()
@@ -111,7 +111,7 @@ def _write(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
     scale = IntensityScale.from_dict(made_by["intensity_scale"])
     result.save(folder / "reconstruction.npz")
     write_json(folder / "metrics.json", {**scores, "intensity_scale": scale.as_dict()})
-    write_pictures(folder, result)
+    write_images(folder, result)
     if config.log_patch_stats:
         _log_patch_statistics(result, scan, config)
     if config.debug_dump is not None:
@@ -123,14 +123,14 @@ def _write(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
         scan_facts=made_by["scan"],
         bundle_facts={**made_by["model"]["facts"], "intensity scale": scale.describe()},
         per_pattern_misfit=scores["misfit_R_per_pattern"],
-        course=write_course(folder, result) if "refinement" in scores else None,
-        removed=write_removed(folder, result) if result.undenoised is not None else None,
+        refinement=write_refinement(folder, result) if "refinement" in scores else None,
+        denoising=write_denoising(folder, result) if result.undenoised is not None else None,
         command=command_line(),
     )
 
 
 def _summary(result: Reconstruction, config: InferenceConfig) -> str:
-    """The line that says where the result is and how well it explains the patterns; with more around it if wanted."""
+    """The last lines: location and misfit of the result; more unless quiet."""
     scores, made_by = result.scores, result.provenance
     scale = IntensityScale.from_dict(made_by["intensity_scale"])
     misfit = f"misfit R {scores['misfit_R']:.4f} (lower is better)"

@@ -12,7 +12,7 @@ from ptycho_torch.training.pretraining import pretrain as train_on_simulated_sca
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train the pretrained networks as the settings say; returns the path of the weights."""
+    """Train the pretrained networks with these settings; returns the path of the weights."""
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
     recipe = Recipe(

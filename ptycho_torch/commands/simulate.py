@@ -11,7 +11,7 @@ from ptycho_torch.simulation import NearFieldGeometry, simulate_scan
 
 
 def simulate(config: SimulateConfig) -> Path:
-    """Simulate a scan as the settings say and write it; returns its path."""
+    """Simulate a scan with these settings and write it; returns its path."""
     if config.output.suffix != ".npz":
         raise UsageError(f"--output {config.output}: a name that ends in .npz is needed")
     use_available_threads()

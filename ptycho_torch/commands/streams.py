@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 @contextmanager
 def lasting_streams() -> Iterator[Callable[[], str]]:
-    """While a command runs, its words can't stop it; gives a function that says why some were lost, or nothing.
+    """While a command runs, failing output does not stop it; yields a function that gives the failure, or an empty
+    text.
 
     Characters that the stream's encoding lacks are written as escapes. What can't be written is dropped, so that a
     command whose output is cut off (`| head`, or a log on a full disk) still writes its results; a pipe that nobody
@@ -33,7 +34,7 @@ def lasting_streams() -> Iterator[Callable[[], str]]:
 
 
 class _Lasting(io.FileIO):
-    """A file that drops what can't be delivered, and remembers why."""
+    """A file that drops what can't be written, and keeps the reason."""
 
     failure = ""
 

@@ -1,4 +1,4 @@
-"""Putting patches together: a canvas that chunks, streams and ranks all fill in the same way."""
+"""A canvas of patches: sums that can be added in any order and merged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Canvas:
     """Σ weight · patch and Σ weight on a piece of the object grid whose pixel [0, 0] lies at `origin` (y, x).
 
     A commutative monoid: `add` and `lay` put patches down, `merge` joins two canvases, `resolve` divides; one pass,
-    chunks in any order and many ranks give the same object. With weights |P_j|² and what the counts ask of each exit
-    wave, Σ conj(P_j) χ_j, it is the step of a sweep; with patches of the object, their weighted mean.
+    chunks in any order and many ranks give the same object. With weights |P_j|² and the sum Σ conj(P_j) χ_j of the
+    exit-wave corrections it is the update of a sweep; with patches of the object, their weighted mean.
     """
 
     summed: Tensor  # complex [H, W]
@@ -50,7 +50,7 @@ class Canvas:
     def lay(self, products: Tensor, corners: Tensor, weights: Tensor | None = None) -> Canvas:
         """This canvas with weight · value `[b, n, n]` whose first pixels lie at `corners` (int64 `[b, 2]`).
 
-        `weights` `[b, n, n]` are left out where their sum is known already (see `weighed`).
+        `weights` `[b, n, n]` may be left out if their sum is known (see `weighed`).
         """
         shape = (self.summed.shape[0], self.summed.shape[1])
         summed = self.summed + place_whole(products, corners, shape)
@@ -75,7 +75,7 @@ class Canvas:
         return joined
 
     def resolve(self) -> Tensor:
-        """The object: the weighted mean of what patches say of each pixel, zero where none reached."""
+        """The object: the weighted mean of the patches at each pixel, zero where there is none."""
         weight = self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
         return torch.where(self.weight > 0, self.summed / weight, torch.zeros_like(self.summed))
 
@@ -83,7 +83,7 @@ class Canvas:
 def synchronise_phases(
     patches: Tensor, positions: Tensor, weight: Tensor, canvas: Canvas, *, rounds: int = 3
 ) -> Tensor:
-    """The global phase of each patch against what the others (and the canvas so far) say: unit complex `[b]`.
+    """The global phase of each patch against the others (and the canvas so far): unit complex `[b]`.
 
     Alternates merge and compare: O = merged(p_j / u_j), u_j = phase of ⟨O at j, p_j⟩ under the weight. Source: the
     angular synchronisation step of overlap-based stitching.

@@ -1,4 +1,4 @@
-"""What has to fit together before an experiment is a scan, and what its values say of themselves."""
+"""Checks of a scan: shapes and values, and whether patterns are counts or amplitudes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAME_POWER = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What one pass over the measured pixels of all patterns finds."""
+    """Statistics of the measured pixels of all patterns, from one pass."""
 
     broken: np.ndarray  # bool [n], NaN or infinite values
     negative: np.ndarray  # bool [n]
@@ -57,7 +57,7 @@ class Survey:
         return cls(broken, negative, empty, patterns.dtype, whole, whole_squares and telling, power / n, total / n)
 
     def problems(self) -> list[str]:
-        """Why these patterns can't be photons, a sentence for each reason."""
+        """Why these patterns cannot be photon counts, one sentence for each reason."""
         found = (
             (self.broken, "NaN or infinite values", "leave them out or mark the pixels as bad in mask"),
             (self.negative, "negative values", "clip them to zero or mark the pixels as bad in mask"),
@@ -70,7 +70,7 @@ class Survey:
         ]
 
     def domain(self, modes: np.ndarray | None) -> tuple[Domain | None, str]:
-        """Counts or amplitude, and the test that says so; None and what to do about it when no test can tell.
+        """Counts or amplitude, and the test that decides; None and the way out when no test is conclusive.
 
         Whole numbers are counts; numbers whose squares are whole are amplitude; otherwise the photons in the mean
         pattern, Σx or Σx², must be those of the probe, Σ|P|², within a factor of 4 for one of the two and not for both.
@@ -85,9 +85,9 @@ class Survey:
             photons = float(np.square(np.abs(modes), dtype=np.float64).sum())
             amplitude_fits, counts_fit = (_same_power(mean, photons) for mean in (self.power, self.total))
             if amplitude_fits and not counts_fit:
-                return "amplitude", f"Σx² = {self.power:.4g} a pattern fits the probe's {photons:.4g} photons, Σx not"
+                return "amplitude", f"Σx² = {self.power:.4g} per pattern fits the probe's {photons:.4g} photons, Σx not"
             if counts_fit and not amplitude_fits:
-                return "counts", f"Σx = {self.total:.4g} a pattern fits the probe's {photons:.4g} photons, Σx² not"
+                return "counts", f"Σx = {self.total:.4g} per pattern fits the probe's {photons:.4g} photons, Σx² not"
         return None, (
             "neither values nor probe tell whether the patterns are photon counts or amplitude = √counts: "
             "add --measurement-domain counts or --measurement-domain amplitude"
@@ -118,7 +118,7 @@ def problems_of(
     valid: np.ndarray,
     obj: np.ndarray | None,
 ) -> list[str]:
-    """What doesn't fit together, apart from the values of the patterns."""
+    """All problems except those of the values of the patterns."""
     problems = [
         *_shape_problems(patterns),
         *_position_problems(positions, nominal, n_patterns=len(patterns) if patterns.ndim else 0),
@@ -177,7 +177,7 @@ def _position_problems(positions: np.ndarray, nominal: np.ndarray, *, n_patterns
 
 def _object_problems(obj: np.ndarray, positions: np.ndarray) -> list[str]:
     if obj.ndim != 2:
-        return [f"the object has shape {obj.shape}: one picture (H, W) is needed"]
+        return [f"the object has shape {obj.shape}: one array (H, W) is needed"]
     height, width = obj.shape
     outside = ((positions < 0) | (positions > (height - 1, width - 1))).any(axis=1)
     if not outside.any():
@@ -197,8 +197,8 @@ def _probe_problems(modes: np.ndarray | None, frame: tuple[int, ...]) -> list[st
         found = " x ".join(map(str, modes.shape[-2:])) if modes.ndim == 3 else f"of shape {modes.shape}"
         return [f"the probe is {found}, the patterns are {frame[0]} x {frame[1]} pixels: both need the same N"]
     if not np.isfinite(modes).all():
-        return ["the probe holds NaN or infinite values: correct it, or leave it out to have it guessed"]
-    return [] if modes.any() else ["the probe is zero everywhere: correct it, or leave it out to have it guessed"]
+        return ["the probe holds NaN or infinite values: correct it, or leave it out to have it estimated"]
+    return [] if modes.any() else ["the probe is zero everywhere: correct it, or leave it out to have it estimated"]
 
 
 def _valid_problems(valid: np.ndarray, frame: tuple[int, ...]) -> list[str]:

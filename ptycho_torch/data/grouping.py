@@ -1,4 +1,4 @@
-"""Which patterns belong together: splits, regions and groups of neighbours, all by position alone."""
+"""Splits, regions and groups of neighbouring patterns, by their positions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ptycho_torch.errors import DataError, UsageError
 def split_by_position(positions: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices (kept, held out): the patterns of the strip at the far end of the scan's longer side are held out.
 
-    What is held out is a `fraction` of the patterns, rounded, and at least one on either side when there are two; no
-    pattern is on both sides. The kept probes still reach over the border of the strip by half a probe width, so only
-    object pixels deeper inside the strip are unseen. Deterministic; a fraction of 0 holds nothing out.
+    A `fraction` of the patterns is held out, rounded, and at least one on either side when there are two. The kept
+    probes reach into the strip by half a probe width, so only object pixels deeper inside are unseen. Deterministic; a
+    fraction of 0 holds nothing out.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"the fraction to hold out is {fraction}: a number from 0 to below 1 is needed")

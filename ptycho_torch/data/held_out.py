@@ -1,4 +1,4 @@
-"""Which patterns, or which of their pixels, no step sees: the validation set of a refinement."""
+"""The validation set of a refinement: patterns, or pixels of patterns, that no step uses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DENSE = 4.0
 
 
 LARGE = 200
-"""Patterns from which on they may: those held out leave no holes, and there are enough of them to be significant."""
+"""Number of patterns from which on whole patterns may be held out: enough of them to be significant."""
 
 
 LEAST = 32
-"""Of a scan of fewer patterns nothing is held out."""
+"""In a scan of fewer patterns nothing is held out."""
 
 
 ONE_IN = 8
@@ -27,7 +27,7 @@ ONE_IN = 8
 
 
 class ValidationSet(NamedTuple):
-    """Held-out patterns: how well they are predicted tells how good an object is that was not fitted to them."""
+    """Held-out patterns, or pixels of patterns: their misfit evaluates an object that is not fitted to them."""
 
     patterns: np.ndarray  # int64, among the patterns of a region
     every: int  # of their pixels, one in so many is held out: 1 for whole patterns
@@ -38,9 +38,9 @@ def pick_validation_set(
 ) -> ValidationSet:
     """The validation set of a refinement, evenly spread over the scan.
 
-    A few whole patterns where a scan is large and dense enough to do without them; else a `share` of the patterns with
-    an eighth of their pixels. Positions and intensities that are `moving` need every pattern. Nothing is held out of a
-    scan of fewer than 32.
+    A few whole patterns where a scan is large and dense enough; else a `share` of the patterns with an eighth of their
+    pixels. Positions and intensities that are refined (`moving`) need every pattern. Nothing is held out of a scan of
+    fewer than 32.
     """
     count = len(positions)
     if count < LEAST:

@@ -1,7 +1,6 @@
-"""Patterns on their way into memory: an array, or a file that is mapped and read a slice at a time.
+"""Storage of patterns: an array, or a file that is mapped and read in slices.
 
-Whatever holds the patterns of a scan is indexed like an array `[n, N, N]` and gives arrays; nothing takes all of it at
-once, so a scan may be larger than memory.
+The patterns of a scan are indexed like an array `[n, N, N]` and read in parts, so a scan may be larger than memory.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 CHUNK_VALUES = 2**20
-"""Pixels that are looked at together, so that a pass over a scan takes little memory beyond the scan."""
+"""Pixels per chunk: a pass over a scan takes little memory beyond the scan."""
 MAPPED_BYTES = 2**28
 """An array of a file is mapped from this size on; a smaller one is read, so that its file may be overwritten."""
 LOCAL_HEADER = struct.Struct("<26xHH")

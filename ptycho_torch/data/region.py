@@ -1,4 +1,4 @@
-"""Patterns on their way to the object: a region of the scan, laid out on one canvas, in batches."""
+"""A region of the scan: its patterns in batches, on one canvas of the object."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ptycho_torch.physics.probe import illumination, shift_probe
 
 CACHE_BYTES = 512 * 2**20
 CANVAS_STEP = 8
-"""Canvas sides are multiples of this, so that pictures can be halved three times (and of small primes, for the FFT)."""
+"""Canvas sides are multiples of this, so that images can be halved three times (and of small primes, for the FFT)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some patterns with all that physics needs to predict them on a canvas."""
+    """Some patterns with their probes, patches and masks."""
 
     amplitude: Tensor  # float32 [b, N, N], √counts, zero where not valid
     probe: Tensor  # complex64 [b, mode, N, N], moved by each position's fraction of a pixel
     corners: Tensor  # int64 [b, 2], canvas index of each patch's first pixel
     positions: Tensor  # float64 [b, 2], canvas index that meets index N//2 of the probe, sub-pixel
     index: Tensor  # int64 [b], which of the region's patterns these are
-    valid: Tensor  # bool [N, N] or [b, N, N], pixels that count
+    valid: Tensor  # bool [N, N] or [b, N, N], True = used
 
     def to(self, device: torch.device) -> Batch:
         """These patterns on another device."""
@@ -44,8 +44,8 @@ class Region:
     """Patterns `indices` of a scan on the canvas that just holds their patches.
 
     The probe is in √photons, objects on the canvas are transmissions. `uniform_transmission` is the amplitude of the
-    uniform object that predicts the mean photons per pattern, √(mean photons / Σ_valid |propagated P|²): what a network
-    takes for one.
+    uniform object that predicts the mean photons per pattern, √(mean photons / Σ_valid |propagated P|²): the unit of
+    networks.
     The patterns of `validation` hold out their pixels, or some of them (see `held_out_pixels`), from all subsets;
     `margin` widens the canvas on every side [px].
     """
@@ -88,10 +88,10 @@ class Region:
         self.positions = (self.corners + self.n // 2 + self.fraction).to(self.device)
         self.origin: tuple[int, int] = (int(low[0]), int(low[1]))
         self.extent: tuple[int, int] = (int(high[0] - low[0]), int(high[1] - low[1]))
-        height, width = (_handy_side(side) for side in self.extent)
+        height, width = (_padded_side(side) for side in self.extent)
         self.shape: tuple[int, int] = (height, width)
         per_pattern = self.n**2 * (4 + 8 * probe.shape[0])
-        batch_size = batch_size or _handy_batch_size(self.probe)
+        batch_size = batch_size or _default_batch_size(self.probe)
         self._places = _batches_of([len(part) for part in parts], batch_size)
         chosen = np.flatnonzero(self._is_held_out)
         chosen = chosen[np.argsort(self.indices[chosen])]  # the same order in every region of these patterns
@@ -121,7 +121,7 @@ class Region:
             yield from (self._load(places, held_out=True) for places in self._validation_places)
 
     def loaded(self) -> Region:
-        """This region with all its patterns in memory and without a hold on the scan."""
+        """This region with all its patterns in memory."""
         if self._kept is None:
             self._kept = [[self._load(places) for places in part] for part in self._places]
             self._kept_validation = [self._load(places, held_out=True) for places in self._validation_places]
@@ -161,7 +161,7 @@ class Region:
         return torch.full(self.shape, self.uniform_transmission, dtype=torch.complex64, device=self.device)
 
     def total(self, what: Callable[[Batch], Tensor], subset: int | None = None) -> Tensor:
-        """Σ over the batches, of all patterns or of one subset, of a tensor that is worked out from each."""
+        """Σ over the batches, of all patterns or of one subset, of a tensor for each."""
         total: Tensor | None = None
         for batch in self.batches(subset):
             part = what(batch)
@@ -174,11 +174,11 @@ class Region:
         return self.total(lambda batch: place_whole(illumination(batch.probe), batch.corners, self.shape), subset)
 
 
-def _handy_side(least: int) -> int:
+def _padded_side(least: int) -> int:
     return CANVAS_STEP * int(next_fast_len(-(-least // CANVAS_STEP)))
 
 
-def _handy_batch_size(probe: Tensor) -> int:
+def _default_batch_size(probe: Tensor) -> int:
     """Patterns whose waves fit into a processor's cache, or fill a GPU."""
     values = 2**17 if probe.device.type == "cpu" else 2**24
     return max(4, values // probe.numel())

@@ -1,4 +1,4 @@
-"""A scan: patterns, where the probe stood, and what is known of probe and object. The front door for data."""
+"""A scan: patterns, positions, probe, detector mask and, where known, the object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 FRESNEL_LENGTHS = ("propagation_distance_m", "wavelength_m", "pixel_size_m")
-"""What the near field is computed from."""
+"""What Fresnel propagation is computed from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +28,18 @@ class Scan:
 
     patterns: np.ndarray  # [n, N, N] in the stored type, zero frequency at N//2, in `domain`
     positions: np.ndarray  # float64 [n, 2] (y, x), object pixels: the object index that meets index N//2 of the probe
-    nominal_positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, as the stage was told
+    nominal_positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, as requested from the stage
     probe: np.ndarray  # complex64 [mode, N, N]
     valid: np.ndarray  # bool [N, N], True = measured
     domain: Domain  # what `patterns` holds: counts, or amplitude = √counts
-    domain_reason: str = "given by the caller"  # how that is known
+    domain_reason: str = "given by the caller"  # the source of that
     probe_origin: str = "given by the caller"
     probe_is_guess: bool = False
     obj: np.ndarray | None = None  # complex64 [H, W], the truth of a simulation, or a reference
-    pixel_size_m: float | None = None  # of the object
+    pixel_size_m: float | None = None  # of the object; near field: the detector pixel over the magnification
     wavelength_m: float | None = None
     propagation: Propagation = "far"  # from object to detector
-    propagation_distance_m: float | None = None  # effective, for the near field
+    propagation_distance_m: float | None = None  # effective, z₁z₂/(z₁ + z₂); near field only
     nphotons: float | None = None  # photons in the mean pattern, as declared
     source: Path = Path("arrays in memory")
     digest: str = ""  # sha256 of the file
@@ -61,9 +61,9 @@ class Scan:
     ) -> Scan:
         """A checked scan from patterns [n, N, N] and positions [n, 2] (y, x) in object pixels.
 
-        A `probe` [N, N] or [mode, N, N] that is left out is guessed from the mean pattern; a `domain` that is left out
-        is decided by a stated test. `propagation` "near" needs `propagation_distance_m`, `wavelength_m` and
-        `pixel_size_m`. `known` are further fields of Scan. Raises DataError with all problems in one line.
+        Without a `probe` [N, N] or [mode, N, N], it is estimated from the mean pattern; without a `domain`, a test
+        decides and is reported. `propagation` "near" needs `propagation_distance_m`, `wavelength_m` and `pixel_size_m`.
+        `known` are further fields of Scan. Raises DataError with all problems in one line.
         """
         if domain is not None and domain not in get_args(Domain):
             raise UsageError(f"the measurement domain is {domain!r}: counts or amplitude is needed")
@@ -119,7 +119,7 @@ class Scan:
 
     @property
     def fresnel_number(self) -> float | None:
-        """That of one pixel, pixel² / (λ·distance), in the near field; None in the far field."""
+        """The Fresnel number of a pixel, p²/(λz), in the near field; None in the far field."""
         return getattr(self.propagator, "fresnel_number", None)
 
     def counts(self, index: Any) -> np.ndarray:
@@ -160,23 +160,23 @@ class Scan:
         )
 
     def with_guessed_probe(self) -> Scan:
-        """This scan with a probe made from its mean pattern, marked as a guess: see `guess_probe`."""
+        """This scan with a probe estimated from its mean pattern, and marked as such: see `guess_probe`."""
         import torch
 
         from ptycho_torch.physics.probe import guess_probe
 
         mean = self.mean_counts()
-        if self.propagation == "near":  # a dark pixel would be an edge in the beam
+        if self.propagation == "near":  # a dark pixel would look like an edge in the beam
             mean[~self.valid] = mean[self.valid].mean()
         counts = torch.from_numpy(mean.astype(np.float32))
         probe = guess_probe(counts, propagator=self.propagator).numpy().astype(np.complex64)
-        what = "the probe" if len(self.probe) else "no probe is given: it"
-        note = f"{what} is guessed from the mean pattern, a measured probe gives a better picture"
-        origin = "guessed from the mean pattern"
+        what = "the probe" if len(self.probe) else "no probe is given; it"
+        note = f"{what} is estimated from the mean pattern; a measured probe gives a better reconstruction"
+        origin = "estimated from the mean pattern"
         return replace(self, probe=probe, probe_origin=origin, probe_is_guess=True, notes=(*self.notes, note))
 
     def facts(self) -> dict[str, str]:
-        """What a reader of the results wants to know of the scan, in words."""
+        """Facts about the scan for the report, in words."""
         modes = f"{len(self.probe)} mode{'s' if len(self.probe) > 1 else ''}"
         facts = {
             "scan": str(self.source),
@@ -200,7 +200,7 @@ class Scan:
         return facts
 
     def describe(self) -> tuple[str, ...]:
-        """The facts in one line, then the notes, for people to read before a run."""
+        """The facts in one line, then the notes: what is printed before a run."""
         name, *facts = self.facts().items()
         return (f"{name[1]}: " + "; ".join(f"{what}: {value}" for what, value in facts), *self.notes)
 

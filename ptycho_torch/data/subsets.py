@@ -1,4 +1,4 @@
-"""In how many subsets a sweep visits the patterns, from how often they light an object pixel."""
+"""The number of subsets of a sweep, from the number of patterns that illuminate an object pixel."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.physics.patches import split_positions
 from ptycho_torch.physics.probe import illumination
 
-PATTERNS_A_PIXEL = 2.5
-"""How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
+PATTERNS_PER_PIXEL = 2.5
+"""Patterns of one subset that illuminate an object pixel: with fewer, the object is updated more often in a sweep."""
 
 
 MOST_SUBSETS = 8
 
 
-BRIGHT = 40.0
-"""Photons that each subset has to bring to an object pixel before there may be more of them."""
+PHOTONS_PER_PIXEL = 40.0
+"""Least photons per object pixel and subset for the larger number of subsets."""
 
 
 def overlap(positions: np.ndarray, probe: Tensor) -> float:
-    """How many patterns light an object pixel, averaged over the illumination I: Σ I² / (Σ I · max|P|²)."""
+    """Number of patterns that illuminate an object pixel, averaged over the illumination I: Σ I² / (Σ I · max|P|²)."""
     light = illumination(probe).cpu()
     n = light.shape[-1]
     whole, _ = split_positions(torch.as_tensor(positions))
@@ -35,21 +35,22 @@ def overlap(positions: np.ndarray, probe: Tensor) -> float:
     return float(total.square().sum() / (total.sum() * light.max()))
 
 
-def handy_subsets(positions: np.ndarray, probe: Tensor) -> int:
-    """In how many subsets a sweep should visit this scan: each still lights an object pixel a few times."""
-    return int(np.clip(round(overlap(positions, probe) / PATTERNS_A_PIXEL), 1, MOST_SUBSETS))
+def network_subsets(positions: np.ndarray, probe: Tensor) -> int:
+    """The number of subsets for sweeps of a network: each still illuminates an object pixel a few times."""
+    return int(np.clip(round(overlap(positions, probe) / PATTERNS_PER_PIXEL), 1, MOST_SUBSETS))
 
 
-def refining_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
-    """Twice as many, for sweeps without a network behind them: smaller steps towards a sharper object."""
-    return min(2 * handy_subsets(scan.positions[indices], probe), MOST_SUBSETS)
+def refinement_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
+    """Twice as many, for sweeps of a refinement."""
+    return min(2 * network_subsets(scan.positions[indices], probe), MOST_SUBSETS)
 
 
-def bright_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
-    """The refining subsets where each still brings `BRIGHT` photons to an object pixel, else the handy ones."""
-    light, most = illumination(probe), refining_subsets(scan, indices, probe)
+def pretrained_subsets(scan: Scan, indices: np.ndarray, probe: Tensor) -> int:
+    """The number for a refinement if each subset has `PHOTONS_PER_PIXEL` photons per object pixel, else that for a
+    network."""
+    light, most = illumination(probe), refinement_subsets(scan, indices, probe)
     photons = scan.mean_photons() * float(light.max() / light.sum()) * overlap(scan.positions[indices], probe)
-    return most if photons >= BRIGHT * most else handy_subsets(scan.positions[indices], probe)
+    return most if photons >= PHOTONS_PER_PIXEL * most else network_subsets(scan.positions[indices], probe)
 
 
 def interleaved_subsets(positions: np.ndarray, count: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Generators: networks that turn the patterns of a region into an object canvas."""
+"""Networks that map the patterns of a region to an object canvas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ NETWORKS = ("unrolled", "cnn")
 
 
 def build_network(name: str, *, n: int, group_size: int, stages: int, sweeps: int, width: int) -> nn.Module:
-    """A fresh network of this name for patterns of n × n pixels; `group_size` patterns a group matter to `cnn` only."""
+    """A fresh network of this name for patterns of n × n pixels; `group_size`, patterns per group, is for `cnn`
+    only."""
     builders: dict[str, Any] = {
         "unrolled": lambda: Unrolled(stages=stages, sweeps=sweeps, width=width),
         "cnn": lambda: Cnn(n, group_size=group_size),

@@ -15,16 +15,16 @@ from ptycho_torch.data.region import Region
 from ptycho_torch.physics.probe import illumination
 
 BORDER_CHANNELS = 4
-"""Decoder channels that draw the coarse border; the others draw the detailed centre."""
+"""Decoder channels for the coarse border; the others are for the detailed centre."""
 
 
 class Cnn(nn.Module):
     """Groups of `group_size` neighbouring patterns to as many patches, merged on the region's canvas.
 
-    Encoder: two 3 × 3 convolutions and a pooling a level, down to about 8 × 8. Two decoders, for amplitude (SiLU) and
+    Encoder: two 3 × 3 convolutions and a pooling per level, down to about 8 × 8. Two decoders, for amplitude (SiLU) and
     phase (π·tanh), stop at half size; a head fills the central N/2 pixels in detail and the border coarsely. A pattern
-    is blind to the global phase of its patch, so patches are brought to one phase before they are merged over the
-    whole batch. Source: Hoidn et al. 2023 (PtychoPINN); the layer sizes are that family's.
+    does not determine the global phase of its patch, so patches are brought to one phase before they are merged over
+    the whole batch. Source: Hoidn et al. 2023 (PtychoPINN); the layer sizes are that family's.
     """
 
     def __init__(self, n: int, *, group_size: int = 1) -> None:

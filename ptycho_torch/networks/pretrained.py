@@ -1,4 +1,4 @@
-"""The weights that come with the package: one safetensors file whose header says what network they are for."""
+"""The pretrained weights of the package: one safetensors file with the options of the networks in its header."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
 
 PRETRAINED = "pretrained"
-"""The word for these weights where a bundle is asked for."""
+"""The name of these weights in place of a bundle."""
 SHIPPED = Path(__file__).with_name("pretrained.safetensors")
 PARTS = ("network", "posterior")
 
@@ -40,7 +40,7 @@ def write_pretrained(path: Path, found: Pretrained) -> Path:
 
 
 def read_pretrained(path: Path = SHIPPED) -> Pretrained:
-    """The networks of a file; BundleError when it is none of ours."""
+    """The networks of a file; BundleError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -57,7 +57,7 @@ def read_pretrained(path: Path = SHIPPED) -> Pretrained:
 
 
 def posterior_mean() -> PosteriorMean:
-    """The pretrained network that knows how much of a refined object is photon noise."""
+    """The pretrained network that removes photon noise from a refined object."""
     pretrained = read_pretrained()
     network = PosteriorMean(**pretrained.options["posterior"]).eval()
     _take(network, pretrained.posterior)
@@ -65,7 +65,7 @@ def posterior_mean() -> PosteriorMean:
 
 
 def pretrained_network() -> tuple[nn.Module, dict[str, Any]]:
-    """The `unrolled` network that has learned from simulated scans, and its options and recipe."""
+    """The pretrained `unrolled` network, its options and its recipe."""
     pretrained = read_pretrained()
     network = build_network("unrolled", n=64, group_size=1, **pretrained.options["network"])
     _take(network, pretrained.network)

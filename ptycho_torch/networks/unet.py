@@ -13,11 +13,11 @@ TILE = 512
 
 
 class UNet(nn.Module):
-    """Picture to picture, real `[1, channels_in, H, W]` → `[1, channels_out, H, W]`; H, W multiples of 2^(levels−1).
+    """Image to image, real `[1, channels_in, H, W]` → `[1, channels_out, H, W]`; H, W multiples of 2^(levels−1).
 
-    Each level is two 3 × 3 convolutions; width doubles as the picture halves (average pooling down, nearest up, skips
-    added). No normalisation over space, so a tile with a margin of `reach` pixels gives what the whole picture gives.
-    The last convolution starts at zero: before training the network says nothing. Source: Ronneberger et al. 2015.
+    Each level is two 3 × 3 convolutions; width doubles as the image halves (average pooling down, nearest up, skips
+    added). No normalisation over space, so a tile with a margin of `reach` pixels gives the result of the whole image.
+    The last convolution starts at zero: before training the output is zero. Source: Ronneberger et al. 2015.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, width: int = 16, levels: int = 3) -> None:
@@ -41,15 +41,15 @@ class UNet(nn.Module):
         radius = 1 + sum(4 * 2**level for level in range(self.levels - 1)) + 2 * coarsest + coarsest
         return -(-radius // coarsest) * coarsest
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         skips = []
         for level, block in enumerate(self.down):
-            picture = block(picture if level == 0 else F.avg_pool2d(picture, 2))
-            skips.append(picture)
+            image = block(image if level == 0 else F.avg_pool2d(image, 2))
+            skips.append(image)
         for level in range(self.levels - 1, 0, -1):
-            coarse = self.narrow[level - 1](picture)
-            picture = self.up[level - 1](skips[level - 1] + F.interpolate(coarse, scale_factor=2, mode="nearest"))
-        return self.last(picture)
+            coarse = self.narrow[level - 1](image)
+            image = self.up[level - 1](skips[level - 1] + F.interpolate(coarse, scale_factor=2, mode="nearest"))
+        return self.last(image)
 
 
 class _Block(nn.Module):
@@ -58,23 +58,23 @@ class _Block(nn.Module):
         self.first = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(picture), inplace=True)), inplace=True)
+    def forward(self, image: Tensor) -> Tensor:
+        return F.relu(self.second(F.relu(self.first(image), inplace=True)), inplace=True)
 
 
-class PictureToPicture(Protocol):
+class ImageToImage(Protocol):
     """A network whose output depends on its input up to `reach` pixels away."""
 
     @property
     def reach(self) -> int:
         """Pixels, a multiple of the coarsest grid."""
 
-    def __call__(self, picture: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
         """`[1, channels, H, W]` to the same with other channels."""
 
 
-def in_tiles(network: PictureToPicture, seen: Tensor) -> Tensor:
-    """What a network makes of a whole picture `[channels, H, W]`; a large one goes through it tile by tile."""
+def in_tiles(network: ImageToImage, seen: Tensor) -> Tensor:
+    """What a network makes of a whole image `[channels, H, W]`; a large one goes through it tile by tile."""
     if torch.is_grad_enabled() or max(seen.shape[-2:]) <= TILE:
         return _apply(network, seen)
     margin, (height, width) = network.reach, seen.shape[-2:]
@@ -89,5 +89,5 @@ def in_tiles(network: PictureToPicture, seen: Tensor) -> Tensor:
     return torch.cat(rows, dim=-2)
 
 
-def _apply(network: PictureToPicture, seen: Tensor) -> Tensor:
+def _apply(network: ImageToImage, seen: Tensor) -> Tensor:
     return network(seen.unsqueeze(0).contiguous(memory_format=torch.channels_last))[0].float()

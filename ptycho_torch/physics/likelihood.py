@@ -1,4 +1,4 @@
-"""How well predicted counts explain measured ones; pixels that were not measured do not speak."""
+"""Likelihoods of measured counts, given predicted ones, over the valid pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """What a refinement needs to know of a likelihood of the counts; any object with these two methods will do."""
+    """The interface of a likelihood of the counts: any object with these two methods."""
 
     def step(
         self,
@@ -103,8 +103,8 @@ def poisson_nll(
     """Mean Poisson negative log-likelihood per valid pixel, relative to a perfect fit (half the Poisson deviance).
 
     L = ⟨ λ − n + n·ln(n/λ) ⟩ with predicted counts λ and measured counts n [photons]; zero where λ = n, least there.
-    `[..., N, N]`, valid bool `[N, N]`. λ is kept above 1e-6 photons, so that a count where none was expected costs
-    much but not everything.
+    `[..., N, N]`, valid bool `[N, N]`. λ is kept above 1e-6 photons, so that a count where none is expected has a
+    large but finite cost.
     """
     floor = predicted.clamp_min(1e-6)
     loss = floor - counts + torch.xlogy(counts, counts.clamp_min(1e-6) / floor)

@@ -16,14 +16,14 @@ DARKEST = 1e-3
 """Power, of the largest, below which the low-frequency factor becomes that of all pixels."""
 
 
-def low_pass(pictures: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
-    """Complex pictures `[…, H, W]` on a periodic canvas, blurred by a Gaussian with a standard deviation of 2 px.
+def low_pass(images: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
+    """Complex images `[…, H, W]` on a periodic canvas, blurred by a Gaussian with a standard deviation of 2 px.
 
-    Photon noise covers details long before it covers the low frequencies of an object, which many photons have seen.
+    Photon noise limits the high spatial frequencies of an object long before the low ones.
     """
-    y, x = (torch.fft.fftfreq(side, device=pictures.device) for side in pictures.shape[-2:])
+    y, x = (torch.fft.fftfreq(side, device=images.device) for side in images.shape[-2:])
     blur = torch.exp(-2 * (math.pi * DETAIL_PX) ** 2 * (y[:, None].square() + x.square()))
-    return torch.fft.ifft2(torch.fft.fft2(pictures) * blur)
+    return torch.fft.ifft2(torch.fft.fft2(images) * blur)
 
 
 def combine_frequencies(

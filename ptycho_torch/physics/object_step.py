@@ -1,4 +1,4 @@
-"""The object's step: a preconditioned likelihood gradient with momentum. Networks and refinement take the same one."""
+"""The update of the object: a preconditioned likelihood gradient with momentum, for networks and refinement."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ptycho_torch.physics.low_pass import low_pass
 from ptycho_torch.physics.preconditioner import Acceleration, accelerate_slow_phase
 
 FLOOR = 0.1
-"""Fraction of the largest illumination below which a canvas pixel's step is held back."""
+"""Fraction of the largest illumination that is added to the illumination: it damps the update of dark pixels."""
 
 
 class ObjectStep(NamedTuple):
-    """Where a step has led, complex `[H, W]` each."""
+    """The result of an update, complex `[H, W]` each."""
 
     obj: Complex[Tensor, "H W"]
     velocity: Complex[Tensor, "H W"]
@@ -24,7 +24,7 @@ class ObjectStep(NamedTuple):
 
 
 def damped_illumination(illumination: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """I + 0.1 max I, what a likelihood gradient is divided by: `[…]` → `[…]`. Source: rPIE (Maiden et al. 2017)."""
+    """I + 0.1 max I, the divisor of a likelihood gradient: `[…]` → `[…]`. Source: rPIE (Maiden et al. 2017)."""
     return illumination + FLOOR * illumination.max()
 
 
@@ -40,9 +40,9 @@ def object_step(
 ) -> ObjectStep:
     """v ← μ v + η d, O ← O + v, with d the preconditioned gradient g / (I + 0.1 max I), its slow phase accelerated.
 
-    `acceleration` as `slow_phase_acceleration` gives it, None for none. With a `damping` D < 1 details of d are taken D
-    times as far, d ← G∗d + D (d − G∗d), G∗ the `low_pass`. Source: ePIE and rPIE (Maiden et al. 2009, 2017); heavy-ball
-    momentum (Polyak 1964).
+    `acceleration` is that of `slow_phase_acceleration`, or None. A `damping` D < 1 multiplies the high spatial
+    frequencies of d by D: d ← G∗d + D (d − G∗d), G∗ the `low_pass`. Source: ePIE and rPIE (Maiden et al. 2009, 2017);
+    heavy-ball momentum (Polyak 1964).
     """
     direction = preconditioned if acceleration is None else accelerate_slow_phase(preconditioned, obj, acceleration)
     if damping < 1:

@@ -1,4 +1,4 @@
-"""From an object patch and a probe to the counts that a far-field detector sees.
+"""From an object patch and a probe to the expected counts on a far-field detector.
 
 The whole forward model is one line:
 

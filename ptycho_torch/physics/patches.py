@@ -1,4 +1,4 @@
-"""Cutting patches out of an object and laying them back: an adjoint pair by construction.
+"""Patches cut from an object and added to a canvas: an adjoint pair by construction.
 
 A position is the (y, x) object index that meets array index N//2 of a patch, so the patch's corner lies at
 position − N//2. Whole positions copy pixels exactly; between pixels both functions use bilinear weights.
@@ -57,10 +57,10 @@ def merge_overlaps(
     shape: tuple[int, int],
     weight: Float[Tensor, "n n"],
 ) -> Inexact[Tensor, "{shape[0]} {shape[1]}"]:
-    """The overlap constraint: one object that all patches share, the weighted mean of what they say of each pixel.
+    """The overlap constraint: one object that all patches share, the weighted mean of their values at each pixel.
 
     O(r) = Σ_j w(r − r_j) p_j(r − r_j) / Σ_j w(r − r_j), `weight` `[n, n]` ≥ 0 (illumination, or ones);
-    pixels that no patch reaches are zero. Numerator and denominator carry the same weight.
+    pixels that no patch reaches are zero. Numerator and denominator have the same weight.
     """
     total = place(weight.expand(patches.shape[0], -1, -1), positions, shape)
     summed = place(weight * patches, positions, shape)
@@ -98,7 +98,7 @@ def _blend_weights(fraction: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _overhang(corners: Tensor, n: int, shape: Any) -> tuple[list[int], list[int]]:
-    """How far windows reach over the first and the last rows and columns."""
+    """Pixels by which windows exceed the first and the last rows and columns."""
     if len(corners) == 0:
         return [0, 0], [0, 0]
     low, high = corners.amin(0).tolist(), corners.amax(0).tolist()

@@ -1,8 +1,8 @@
-"""The slow part of the object's phase, read from where the patterns lie on the detector.
+"""Slow variations of the object's phase, from the shifts of the patterns on the detector (far field).
 
-A phase ramp a [rad/px] under the probe moves a pattern by a·N/2π pixels. So each pattern says, through its shift
-against the predicted one, by which ramp the object is still wrong around its position; these ramps are one vector
-field, and the phase whose gradient fits it best is added at once, where sweeps would need dozens of visits.
+A phase ramp a [rad/px] under the probe moves a pattern by a·N/2π pixels. The shift of each pattern against the
+predicted one therefore measures the phase gradient that the object lacks around its position. The phase whose gradient
+fits these values best is added at once, where sweeps would need dozens of iterations.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from ptycho_torch.physics.patches import extract, place
 from ptycho_torch.physics.probe import illumination
 
 DOUBT = 1.5
-"""The centroids are believed as far as their squared shifts exceed this many times what their neighbours deny."""
+"""Centroids get weight as far as their squared shifts exceed this many times their squared deviation from the smooth
+field around them."""
 DARKEST = 1e-5
-"""Least weight, of the largest, in the fit of the phase: where no pattern lies the phase just goes on."""
+"""Least weight, of the largest, in the fit of the phase: where there is no pattern the phase is continued."""
 
 
 def shift_sums(
     predicted: Float[Tensor, "b n n"], measured: Float[Tensor, "b n n"], valid: Float[Tensor, "... n n"]
 ) -> Float[Tensor, "b 17"]:
-    """What `pattern_shifts` needs to know of each pattern, `[b, 17]`.
+    """The sums over each pattern from which `pattern_shifts` computes its shift, `[b, 17]`.
 
     predicted, measured: amplitudes √I and √n `[b, N, N]`, centred; valid float `[N, N]`, or one for each pattern.
     Products Σ c_i·c_j of c = (√n − √I, −2 ∂_y √I, −2 ∂_x √I), then moments Σ k_y^i·k_x^j·n and Σ k_y^i·k_x^j·I, k from
@@ -51,11 +52,11 @@ def shift_sums(
 
 
 def pattern_shifts(sums: Float[Tensor, "b 17"]) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"]]:
-    """How far measured patterns lie from predicted ones, (y, x) in detector pixels: two estimates `[b, 2]`.
+    """Shifts of measured against predicted patterns, (y, x) in detector pixels: two estimates `[b, 2]`.
 
-    The first is the shift that best explains √n − √I to first order, H⁻¹b with b = −Σ (√n − √I)·∂√I and
-    H = Σ ∂√I ∂√Iᵀ: exact to the photon noise, but blind beyond a speckle. The second is that of the centroid,
-    Σ k·n/Σn − Σ k·I/ΣI: right at any distance, but noisy. `sums` as `shift_sums` gives them.
+    The first is the shift that best explains √n − √I to first order, H⁻¹b with b = −Σ (√n − √I)·∂√I and H = Σ ∂√I ∂√Iᵀ:
+    exact to the photon noise, but valid only up to the size of a speckle. The second is that of the centroid, Σ k·n/Σn
+    − Σ k·I/ΣI: valid at any distance, but noisy. `sums` are those of `shift_sums`.
     """
     products, there, here = (part.unflatten(1, (-1, math.isqrt(part.shape[1]))) for part in sums.split((9, 4, 4), 1))
     b_y, b_x = 2 * products[:, 0, 1], 2 * products[:, 0, 2]  # differences span two pixels
@@ -66,7 +67,7 @@ def pattern_shifts(sums: Float[Tensor, "b 17"]) -> tuple[Float[Tensor, "b 2"], F
 
 
 def unexplained(sums: Float[Tensor, "b 17"]) -> Float[Tensor, ""]:
-    """R² = Σ (√n − √I)² / Σ n over all patterns of these `shift_sums`: what is left of the misfit, 0 … about 1."""
+    """R² = Σ (√n − √I)² / Σ n over all patterns of these `shift_sums`: the remaining misfit, 0 … about 1."""
     return sums[:, 0].sum() / sums[:, 9].sum().clamp_min(1e-30)
 
 
@@ -79,7 +80,7 @@ def slow_phase(
     """The phase [rad] on a canvas of `shape` whose gradient fits the shifts of all patterns, float32 `[H, W]`.
 
     φ = argmin Σ_r I(r) |∇φ(r) − g(r)|², g = Σ_j |P(r − r_j)|² a_j / I(r), I = Σ_j |P(r − r_j)|², on cells of a few
-    pixels; a_j is the ramp of pattern j, from its `shift_sums`: the centroid's as far as neighbours agree on it, else
+    pixels; a_j is the ramp of pattern j, from its `shift_sums`: that of the centroids as far as neighbours agree, else
     that of the amplitudes. positions `[n, 2]` on the canvas; probe `[mode, N, N]`. H and W are multiples of 8.
     Source of the idea: differential phase contrast (Dekkers & de Lang 1974).
     """
@@ -100,7 +101,7 @@ def slow_phase(
 
 
 def _agreement(shifts: Tensor, smooth: Tensor, where: Tensor) -> Tensor:
-    """How far shifts `[n, 2]` can be believed, 0 … 1, judged by the smooth field `[2, h, w]` around them."""
+    """Weight of the shifts `[n, 2]`, 0 … 1, by their agreement with the smooth field `[2, h, w]` around them."""
     expected = torch.stack([extract(part, where, 1)[:, 0, 0] for part in smooth], -1)
     noise, signal = (shifts - expected).square().sum(), shifts.square().sum()
     return (1 - DOUBT * noise / signal.clamp_min(1e-30)).clamp_min(0)

@@ -1,4 +1,4 @@
-"""Where a pattern was really taken, judged by the pattern and the object around it."""
+"""Estimates of the position of a pattern, from its counts and the object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
 SOFTENING = 0.1
-"""Where a pattern is darker than this fraction of its mean count, its pixels weigh as if they were as bright."""
+"""This fraction of a pattern's mean count is added to its intensity: it bounds the weight of dark pixels."""
 
 
 def position_step(
@@ -25,8 +25,8 @@ def position_step(
     """The Gauss–Newton move of each position (y, x) [px], `[b, 2]`, by the Poisson likelihood of its pattern.
 
     δ = H⁻¹ Σ J (n − I) / 2√Ĩ, H = Σ J Jᵀ, J = Re Σ_m Ψ_m* F[−∂P_m·O] / √Ĩ, Ĩ = I + s·⟨n⟩, over measured pixels, F the
-    propagation. It is linear in the counts, so its mean over photon noise is zero in the right place; with √n − √I in
-    the place of (n − I) / 2√Ĩ it would be biased where few photons fall. probe `[b, mode, N, N]`, patches `[b, N, N]`,
+    propagation. It is linear in the counts, so its mean over photon noise is zero at the true position; with √n − √I in
+    the place of (n − I) / 2√Ĩ it would be biased at low counts. probe `[b, mode, N, N]`, patches `[b, N, N]`,
     amplitude √n `[b, N, N]`. (The same in exit waves is several times too short: most of what a move does to a wave is
     phase on the detector.) Source: Guizar-Sicairos & Fienup 2008; Odstrčil et al. 2018.
     """
@@ -68,7 +68,7 @@ def best_offset(
 ) -> Int64[Tensor, "b 2"]:
     """Which of nine whole-pixel offsets, 0 or ±`radius` in y and x, explains each pattern best, int64 `[b, 2]`.
 
-    The one of least Σ(√I − √n)²; a window that would leave the canvas stays at its rim. Arguments as for
+    The one of least Σ(√I − √n)²; a window that would leave the canvas stays at its edge. Arguments as for
     `likelihood_gradient`.
     """
     n, reach = probe.shape[-1], (0, -radius, radius)

@@ -1,8 +1,9 @@
-"""Acceleration of slow phase waves: they converge as fast as fine detail.
+"""A preconditioner that makes slow phase variations converge as fast as fine detail.
 
-A phase wave of wave number q that is longer than the probe only tilts the exit wave: it moves the diffraction pattern,
-and changes its amplitude by (q·a)², where a is the width of the sharpest spot that the pattern's amplitude can make.
-A fine detail changes it by about 1/2. Steepest descent therefore finds the slow waves 1/(q·a)² times more slowly.
+A phase variation of wave number q that is longer than the probe only tilts the exit wave: it moves the diffraction
+pattern, and changes its amplitude by (q·a)², where a is the width of the sharpest spot that the pattern's amplitude can
+make. A fine detail changes it by about 1/2. Steepest descent therefore recovers slow variations 1/(q·a)² times more
+slowly. In the near field a tilt moves the pattern by 1/(N·Fr) times as many pixels, and a is that much wider.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from ptycho_torch.physics.optics import detector_intensity, inverse_far_field
 from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
 LARGEST = 10.0
-"""The slowest waves are accelerated by at most this factor."""
+"""Largest factor of the acceleration."""
 DARK_OBJECT = 0.05
-"""|O|², of the usual, below which a pixel's phase is not believed."""
+"""Fraction of the usual |O|² below which the phase of a pixel is damped."""
 WIDEN = 1.5
-"""The wave number of equal visibility is taken this much lower than for a flat object."""
+"""The wave number of equal visibility is lowered by this factor against that of a flat object."""
 
 
 def spot_width_px(probe: Complex[Tensor, "mode n n"], propagator: Propagator = FAR_FIELD) -> float:
@@ -40,7 +41,7 @@ def spot_width_px(probe: Complex[Tensor, "mode n n"], propagator: Propagator = F
 
 
 class Acceleration(NamedTuple):
-    """How slow phase waves are accelerated."""
+    """The acceleration of slow phase variations."""
 
     gain: Float[Tensor, "H W//2+1"]  # F(q) − 1, for the half-spectrum of a canvas
     unit: float  # the object's usual amplitude
@@ -49,10 +50,10 @@ class Acceleration(NamedTuple):
 def slow_phase_acceleration(
     probe: Complex[Tensor, "mode n n"], shape: tuple[int, int], *, unit: float = 1.0, propagator: Propagator = FAR_FIELD
 ) -> Acceleration:
-    """The factor F(q) by which slow phase waves are accelerated on a canvas of `shape`.
+    """The factor F(q) by which slow phase variations are accelerated on a canvas of `shape`.
 
     1/F = q²/(q² + q_c²) + 1/10, the visibility above bounded from below; q_c² = 1/(2 a²) is where both kinds are
-    equal. F → 1/1.1 at fine detail is left at 1.
+    equal. At fine detail F → 1/1.1 is set to 1.
     """
     cut = 1 / (math.sqrt(2) * spot_width_px(probe, propagator) * WIDEN)
     y = 2 * math.pi * torch.fft.fftfreq(shape[0], device=probe.device)
@@ -66,7 +67,7 @@ def accelerate_slow_phase(
 ) -> Complex[Tensor, "H W"]:
     """A descent direction with its slow phase accelerated: d + i·O·F⁻¹[(F − 1)·F[δ]], δ = Im(O*·d)/(|O|² + 0.05 u²).
 
-    What d does to the amplitude of O, and fine detail, stay as they are; the `unit` u is the object's usual amplitude.
+    The amplitude of O and fine detail are not changed; the `unit` u is the object's usual amplitude.
     """
     dark = DARK_OBJECT * acceleration.unit**2
     phase = (obj.conj() * direction).imag / (obj.real.square() + obj.imag.square() + dark)

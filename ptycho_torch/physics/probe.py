@@ -1,4 +1,4 @@
-"""The illumination: its power, its sub-pixel moves, its modes, and a first guess of it."""
+"""The probe: its power, sub-pixel shifts, modes, and a first estimate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def illumination(probe: Complex[Tensor, "*batch mode n n"]) -> Float[Tensor, "*b
 
 
 def probe_radius(probe: Complex[Tensor, "mode n n"]) -> float:
-    """Root mean square distance of a probe's light from its middle [px]: r² = Σ I |r − ⟨r⟩|² / Σ I."""
+    """Root-mean-square radius of the illumination [px]: r² = Σ I |r − ⟨r⟩|² / Σ I."""
     light = illumination(probe).double()
     light = light / light.sum()
     variance = 0.0
@@ -36,7 +36,7 @@ def shift_probe(probe: Complex[Tensor, "mode n n"], fraction: Float[Tensor, "b 2
     """The probe moved by a fraction of a pixel for each pattern: `[mode, N, N]`, `[b, 2]` → `[b, mode, N, N]`.
 
     P(r − f) = F⁻¹[ F[P](k) · exp(−2πi k·f/N) ], exact for a band-limited probe that is dark at the array's rim;
-    the object stays on its own pixels, so nothing of it is blurred. The Nyquist row of an even size is moved by
+    the object stays on its own pixels, so it is not interpolated. The Nyquist row of an even size is moved by
     cos(π f), its real part, so that shifts of real arrays stay real.
     """
     if not bool(fraction.any()):
@@ -72,7 +72,7 @@ def with_more_modes(
 ) -> Complex[Tensor, "{max(count,len(probe))} n n"]:
     """The probe with modes added up to `count`: its first one times x, y, x², xy, …, orthogonal, of `power` each.
 
-    `power` is in units of the whole; the total stays. Modes that are there already stay in front.
+    `power` is a fraction of the total, which is kept. Existing modes come first.
     """
     n, missing = probe.shape[-1], count - len(probe)
     if missing <= 0:
@@ -111,13 +111,14 @@ def _shift_factor(fraction: Tensor, n: int, real: torch.dtype, device: torch.dev
 def guess_probe(
     mean_counts: Float[Tensor, "n n"], *, width: float = 0.0, propagator: Propagator = FAR_FIELD
 ) -> Complex[Tensor, "1 n n"]:
-    """A first probe, complex64 `[1, N, N]`: the wave √⟨I⟩ on the detector, from the mean pattern, propagated back.
+    """A first estimate of the probe, complex64 `[1, N, N]`: the wave √⟨I⟩ on the detector, from the mean pattern,
+    propagated back.
 
-    In the near field √⟨I⟩ is the amplitude of the empty beam on the detector: the object averages out. In the far field
-    it is the aperture, and the probe may be out of focus: P = F⁻¹[√⟨I⟩·exp(i c f²)], f in cycles/px, c =
-    π·width·N/(2 f_a), f_a² = 2⟨f²⟩ the radius of a disk with the mean pattern's second moment: the cone of light is
-    about width·N px wide, 0 is the sharpest spot that the mean pattern allows. The probe's power is the mean number of
-    photons a pattern. See `search_probe` for the search of the width.
+    In the near field √⟨I⟩ approximates the amplitude of the empty beam on the detector, since the object averages out.
+    In the far field it is the aperture, and the probe may be out of focus: P = F⁻¹[√⟨I⟩·exp(i c f²)], f in cycles/px, c
+    = π·width·N/(2 f_a), f_a² = 2⟨f²⟩ the radius of a disk with the mean pattern's second moment: the probe is about
+    width·N px wide, 0 is the sharpest spot that the mean pattern allows. The probe's power is the mean number of
+    photons per pattern. See `search_probe` for the search of the width.
     """
     amplitude = mean_counts.clamp_min(0).sqrt()
     n = mean_counts.shape[-1]

@@ -30,10 +30,10 @@ class Propagator(Protocol):
 
     @property
     def shifts_with_phase_ramps(self) -> bool:
-        """Whether a phase ramp on the exit wave moves its pattern rigidly over the detector, as in the far field."""
+        """Whether a phase ramp on the exit wave moves its pattern rigidly over the detector: in the far field only."""
 
     def tilt_shift_px(self, n: int) -> float:
-        """Detector pixels that a pattern moves by when the exit wave gets one more wave of phase over its n pixels."""
+        """Shift of a pattern [detector px] for a tilt of the exit wave by one wave over its n pixels."""
 
     def forward(self, wave: Complex[Tensor, "*batch h w"]) -> Complex[Tensor, "*batch h w"]:
         """The wave on the detector."""
@@ -56,7 +56,7 @@ class FarField:
     """Fraunhofer diffraction: a centred, unitary Fourier transform, zero frequency at index N//2.
 
     For even squares the centring is a sign board on either side: `prepared` holds the one at the object, where it is
-    paid once a probe, and `apply` leaves the one on the detector out. Other sizes are rolled.
+    applied once per probe, and `apply` leaves the one on the detector out. Other sizes are rolled.
     """
 
     @property
@@ -95,8 +95,8 @@ class NearField:
     """Fresnel diffraction over a distance z, sampled with the object's own pixel p on the detector.
 
     Ψ = F⁻¹[ F[ψ] · exp(−iπ λz f²) ] = F⁻¹[ F[ψ] · exp(−iπ f_px² / Fr) ] with the Fresnel number of a pixel
-    Fr = p²/(λz) and f_px in cycles per pixel, periodic over the window; images in natural layout. A cone beam is the
-    same with the effective distance z₁z₂/(z₁ + z₂) and the detector's pixel over the magnification.
+    Fr = p²/(λz) and f_px in cycles per pixel, periodic over the window, valid for N·Fr ≥ 1; images in natural layout.
+    A cone beam is the same with the effective distance z₁z₂/(z₁ + z₂) and the detector pixel over the magnification.
     Source: Goodman, Introduction to Fourier Optics, §4.2; Paganin, Coherent X-Ray Optics, §1.4.
     """
 

@@ -1,4 +1,4 @@
-"""What is known of an object beside its counts, as a proximal step between the steps of the likelihood."""
+"""Regularisers of the object, as a proximal step after each likelihood step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @runtime_checkable
 class Regulariser(Protocol):
-    """Any object with this method; a refinement calls it after each update of the object."""
+    """The interface of a regulariser: any object with this method, called after each update of the object."""
 
     def proximal(self, obj: Complex[Tensor, "H W"], step: float) -> Complex[Tensor, "H W"]:
-        """argmin_x ½ Σ|x − O|² + step · R(x), complex `[H, W]`: nearer to what the regulariser R likes.
+        """argmin_x ½ Σ|x − O|² + step · R(x), complex `[H, W]`, for the regulariser R.
 
         `step` is the step size of the update over the number of updates in a sweep, so that a sweep applies R with
         its step size, whatever the number of subsets.

@@ -1,11 +1,11 @@
-"""One physics sweep: measure, put the measured modulus in, and lay the correction back on the object.
+"""One physics sweep: propagate, replace the modulus by the measured one, add the correction to the object.
 
 This is the inner loop of every reconstruction here. It fuses the textbook line
 
     Ψ = forward(exit_wave(extract(O), P))
     g = Σ_j place( conj(P_j) · adjoint( Ψ_j · (√n_j / |Ψ_j| − 1) ) ),   |Ψ|² = Σ_m |Ψ_m|²
 
-with its derivative, which is the same kind of sweep, so that training keeps one wave a pattern and nothing else.
+with its derivative, which is the same kind of sweep, so that training keeps only one wave per pattern.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def likelihood_gradient(
 ) -> Complex[Tensor, "H W"]:
     """The steepest-descent direction of a likelihood of the counts on the object canvas, complex `[H, W]`.
 
-    That of the amplitudes, ½ Σ (√n − |Ψ|)²; with a `background` b that of Poisson, ¼ Σ (I − (n + β) ln(I + β)), where
-    β is b (scalar) times the pattern's mean count: see `exit_wave_correction`. obj `[H, W]`; probe
-    `[b or 1, mode, N, N]`; corners int64 `[b, 2]` of the patches, all inside the canvas; amplitude √n `[b, N, N]`, in
-    the unit of the probe times the object; valid bool `[N, N]`: elsewhere the predicted wave stands as it is. To a list
-    `shifts` the `shift_sums` are added that the sweep sees in passing. Source: Gerchberg & Saxton 1972; Maiden &
-    Rodenburg 2009 (ePIE's batch form); Thibault & Guizar-Sicairos 2012.
+    That of the amplitudes, ½ Σ (√n − |Ψ|)²; with a `background` b that of Poisson, ¼ Σ (I − (n + β) ln(I + β)), where β
+    is b (scalar) times the pattern's mean count: see `exit_wave_correction`. obj `[H, W]`; probe `[b or 1, mode, N,
+    N]`; corners int64 `[b, 2]` of the patches, all inside the canvas; amplitude √n `[b, N, N]`, in the unit of the
+    probe times the object; valid bool `[N, N]`: elsewhere the predicted wave is kept. The `shift_sums` of the patterns
+    are appended to the list `shifts`. Source: Gerchberg & Saxton 1972; Maiden & Rodenburg 2009 (ePIE's batch form);
+    Thibault & Guizar-Sicairos 2012.
     """
     return _LikelihoodGradient.apply(obj, probe, corners, amplitude, valid, propagator, background, shifts)
 
@@ -115,13 +115,13 @@ def exit_wave_correction(
     background: float = 0.0,
     shifts: list[Tensor] | None = None,
 ) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
-    """What the counts ask of each exit wave, χ_m = adjoint[Ψ_m·w], and each pattern's intensity Σ_valid I.
+    """The correction of each exit wave, χ_m = adjoint[Ψ_m·w], and each pattern's intensity Σ_valid I.
 
-    w is the `Likelihood`'s step: √n/√I − 1 for `amplitude`, ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for `poisson`,
-    ¼Σ(I − n ln I), which the first approaches for bright pixels; χ is minus the gradient (dark pixels are softened). A
-    `background` β > 0 [photons] bounds the step in dark pixels and leaves the estimate unbiased, but takes some of its
-    efficiency. probe `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`; returns χ
-    `[b, mode, N, N]`. Source: Thibault & Guizar-Sicairos 2012.
+    w is the `Likelihood`'s step: √n/√I − 1 for `amplitude`, ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for `poisson`, ¼Σ(I −
+    n ln I), which the first approaches for bright pixels; χ is minus the gradient (dark pixels are softened). A
+    `background` β > 0 [photons] bounds the step in dark pixels and leaves the estimate unbiased, but less efficient.
+    probe `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`; returns χ `[b, mode, N, N]`. Source:
+    Thibault & Guizar-Sicairos 2012.
     """
     wave = propagator.apply(propagator.prepared(probe) * patches.unsqueeze(1))
     mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()

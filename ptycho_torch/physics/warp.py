@@ -1,4 +1,4 @@
-"""Slow errors of a scan: a distortion that object and positions share, and that the patterns hardly see."""
+"""Slow distortions that object and positions share: the patterns are nearly insensitive to them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ptycho_torch.physics.positions import affine_fit
 
 CELLS_PER_SIGMA = 1.5
 FAINT = 1e-3
-"""Where the positions around weigh less than this fraction of the most, the field goes to zero."""
+"""Where the positions around have less than this fraction of the largest weight, the field goes to zero."""
 
 
 def smooth_field(
     positions: Float[Tensor, "b 2"], moves: Float[Tensor, "b 2"], shape: tuple[int, int], *, sigma: float
 ) -> Float[Tensor, "2 {shape[0]} {shape[1]}"]:
-    """What the moves `[n, 2]` at positions `[n, 2]` have in common nearby: u(r) (y, x) [px] on a canvas, `[2, H, W]`.
+    """The local mean of the moves `[n, 2]` at positions `[n, 2]`: u(r) (y, x) [px] on a canvas, `[2, H, W]`.
 
     u(r) = Σ_j G(r − r_j) m_j / Σ_j G(r − r_j), G a Gaussian of `sigma` px, on cells of σ / 1.5 px and cubic between
     them; zero far from all positions.
@@ -30,7 +30,7 @@ def smooth_field(
     values = torch.cat([moves, torch.ones_like(moves[:, :1])], 1).float()
     where = (positions - (cell - 1) / 2) / cell
     dots = torch.stack([place(value[:, None, None], where, cells) for value in values.unbind(-1)])
-    padded = (2 * cells[0], 2 * cells[1])  # nothing comes back around the rim
+    padded = (2 * cells[0], 2 * cells[1])  # no wrap-around
     vertical = torch.fft.fftfreq(padded[0], device=dots.device)
     horizontal = torch.fft.rfftfreq(padded[1], device=dots.device)
     blur = torch.exp(-2 * (math.pi * sigma / cell) ** 2 * (vertical[:, None].square() + horizontal.square()))

@@ -1,4 +1,4 @@
-"""The photon noise that maximum likelihood leaves, taken out by networks that have seen many objects."""
+"""Denoising: a network removes the photon noise that maximum likelihood leaves."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ from ptycho_torch.refinement.validation import gain_in_standard_errors
 
 @dataclass(frozen=True)
 class Denoising:
-    """The numbers behind a denoising; the first and the last were measured on the dose rows of the benchmark (+ 20,
-    denoised), the others were not."""
+    """The constants of denoising; the first and the last are measured on the dose rows of the benchmark (+ 20,
+    denoised), the others are not."""
 
     clean: float = 0.02
-    """Photon noise [relative to a transmission of one] below which the object is trusted as it is, more and more."""
+    """Photon noise [relative to a transmission of one] below which the correction is faded out."""
     dark_photons: float = 1e-3
-    """Photons per pixel below which there is nothing but noise."""
+    """Least number of photons per pixel in the estimate of the noise."""
     amplitude_variance: float = 0.25
     """Variance of √counts: what photon noise leaves of (√I − √n)² where there are some photons."""
     blur_px: int = 5
     """Side [detector px] of the square over which stray light is averaged."""
     significant_loss: float = 3.0
-    """A denoised object is left out when the held-out pixels are worse explained by this many standard errors; they are
-    few."""
+    """A denoised object is discarded if its held-out misfit is higher by this many standard errors."""
 
 
 DENOISING = Denoising()
@@ -48,9 +47,9 @@ DENOISING = Denoising()
 
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    """What came out, and what the held-out pixels say of it."""
+    """The result of denoising, and its held-out misfit."""
 
-    refined: Refined  # the denoised one where it is kept, else the one that was given
+    refined: Refined  # the denoised object if it is kept, else the given one
     before: float  # misfit per held-out pixel
     after: float
     gain: float  # mean decrease of a pattern's misfit, in standard errors
@@ -69,15 +68,15 @@ class Denoised:
 
 @torch.no_grad()
 def denoise(region: Region, refined: Refined, network: PosteriorMean, *, rules: Denoising = DENOISING) -> Denoised:
-    """The refined object less its photon noise, left out where the held-out pixels contradict it.
+    """The refined object without its photon noise; discarded if the held-out pixels contradict it.
 
-    Where a refinement of the object alone began from a network, there are two candidates: the refined object, and what
-    the sweeps have made of the low frequencies of the network's object (`combine_frequencies`). Each is corrected by
-    the posterior mean, which fades by min(1, σ / 0.02) where the photon noise σ is small; the second is taken unless
-    the first explains the held-out pixels better.
-    A smooth object scatters less light to large angles than the true one, where its details are lost in noise. So each
-    object is given the stray light that the fitted patterns ask for beside it, the same in all patterns: I + b,
-    b = max(0, mean of n − I). Where nothing is held out, the object stays as it is.
+    If a refinement of the object alone began from a network, there are two candidates: the refined object, and the
+    network's object with the low frequencies of the last sweep (`combine_frequencies`). Each is corrected by the
+    posterior mean times min(1, σ / 0.02), for the photon noise σ; the second is taken unless the first has a lower
+    held-out misfit.
+    A smooth object scatters less light to large angles than the true one, whose details are lost in noise. Each object
+    is therefore evaluated with a background from the fitted patterns, the same for all: I + b, b = max(0, mean of
+    n − I). Where nothing is held out, the object is not changed.
     """
     before = _held_out_misfits(region, refined, rules)
     candidate, excess = _without_noise(region, refined, network, rules)
@@ -96,7 +95,8 @@ def denoise(region: Region, refined: Refined, network: PosteriorMean, *, rules: 
 
 
 def _without_noise(region: Region, refined: Refined, network: PosteriorMean, rules: Denoising) -> tuple[Refined, float]:
-    """With the posterior mean's correction, and the excess of the misfit over photon noise before it."""
+    """The object with the correction of the posterior mean, and the excess of the misfit over photon noise before
+    it."""
     seen, excess = network_input(region, refined, rules=rules)
     correction = in_tiles(network, seen) * (seen[4] / rules.clean).clamp(max=1)
     move = from_channels(correction, region.uniform_transmission)
@@ -126,9 +126,9 @@ def stray_light(region: Region, refined: Refined, *, blur_px: int) -> Tensor:
 
 
 def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOISING) -> tuple[Tensor, float]:
-    """What a `PosteriorMean` looks at, `[7, H, W]`, and the excess of the misfit over photon noise.
+    """The input of a `PosteriorMean`, `[7, H, W]`, and the excess of the misfit over photon noise.
 
-    The noise of a pixel that n photons have passed, on their way to the uniform object, is √(excess / n) of it.
+    The relative noise of a pixel is √(excess / n), for n photons through that pixel of the uniform object.
     """
     canvas = Canvas.empty(region.origin, region.shape, device=region.device)
     error = expected = 0.0
@@ -147,13 +147,13 @@ def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOIS
     noise = (excess / (unit**2 * light).clamp_min(rules.dark_photons)).sqrt().clamp(max=1)
     step = canvas.summed / damped_illumination(light)
     brightness = (light / light.max()).sqrt()
-    pictures = to_channels((refined.object - unit, step), unit)
-    return torch.stack([*pictures, noise, 0.1 * noise.log(), brightness]), excess
+    channels = to_channels((refined.object - unit, step), unit)
+    return torch.stack([*channels, noise, 0.1 * noise.log(), brightness]), excess
 
 
 def in_words(found: Denoised) -> str:
-    """For people."""
+    """One line of text."""
     if not math.isfinite(found.gain):
-        return "denoising: left out, no pattern is held out to check it"
+        return "denoising: discarded, no pattern is held out to check it"
     change = f"held-out misfit {found.before:.5g} -> {found.after:.5g} per pixel, {found.gain:+.1f} standard errors"
-    return f"denoising: {change}" + ("" if found.is_kept else "; left out, the maximum-likelihood object is kept")
+    return f"denoising: {change}" + ("" if found.is_kept else "; discarded, the maximum-likelihood object is kept")

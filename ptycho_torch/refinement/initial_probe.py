@@ -1,4 +1,4 @@
-"""An unknown probe, found from the patterns alone: the mean pattern as the aperture, and a search of the defocus."""
+"""An unknown probe from the patterns alone: the mean pattern is the aperture, and the defocus is searched."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.held_out import held_out_patterns
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import refining_subsets
+from ptycho_torch.data.subsets import refinement_subsets
 from ptycho_torch.physics.probe import guess_probe
 from ptycho_torch.refinement.schedule import PROBE_SEARCH, ProbeSearch
 from ptycho_torch.refinement.solver import refine
 from ptycho_torch.refinement.state import Unknowns
 
 OnStep = Callable[[str, int, int], object]
-"""Called with what is done, how many steps of it are finished, and how many there are."""
+"""Called with the name of the task, the number of finished steps, and their total."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoundProbe:
     """A probe and how it was found."""
 
-    probe: np.ndarray  # complex64 [1, N, N], √photons on an object of one
-    width: float  # of the defocused cone over N
+    probe: np.ndarray  # complex64 [1, N, N], √photons
+    width: float  # of the defocused probe over N
     misfits: dict[float, float]  # held out, per pixel, of each width tried
 
 
@@ -41,11 +41,10 @@ def search_probe(
     say: Callable[[str], object] = lambda _: None,
     on_step: OnStep | None = None,
 ) -> FoundProbe:
-    """The probe that explains the patterns in the middle of a scan best.
+    """The probe with the lowest held-out misfit on the patterns in the middle of a scan.
 
     For each defocus a short refinement of object and probe from a flat object gives a held-out misfit; the probe with
-    the least is refined further. `on_step(what, done, total)` is called after each refinement. Deterministic. Source of
-    the idea: the field's habit of starting from a model.
+    the least is refined further. `on_step(what, done, total)` is called after each refinement. Deterministic.
     """
     chosen = central_region(scan.positions, min(search.patterns, len(scan)))
     mean = torch.from_numpy(scan.mean_counts(chosen).astype(np.float32))
@@ -75,10 +74,10 @@ def with_probe_from_patterns(
     say: Callable[[str], object],
     on_step: OnStep | None = None,
 ) -> Scan:
-    """The scan with the probe that its patterns tell of.
+    """The scan with a probe estimated from its patterns.
 
-    What is searched is the defocus of a far-field probe; in the near field the mean pattern propagated back is the
-    probe (see `guess_probe`).
+    In the far field the defocus is searched; in the near field the probe is √(mean pattern), propagated back (see
+    `guess_probe`).
     """
     if scan.propagation == "near":
         return scan.with_guessed_probe()
@@ -95,7 +94,7 @@ def with_refined_probe(
     device: torch.device | str = "cpu",
     say: Callable[[str], object],
 ) -> Scan:
-    """The scan with its probe refined, with the object, on the patterns in its middle; the power stays."""
+    """The scan with its probe refined, with the object, on the patterns in its middle; the power is kept."""
     chosen = central_region(scan.positions, min(search.refined_patterns, len(scan)))
     misfit, probe = _tried(scan, chosen, torch.as_tensor(scan.probe), search.refined_sweeps, search, device)
     found = probe.numpy() * (np.linalg.norm(scan.probe) / np.linalg.norm(probe.numpy()))
@@ -106,8 +105,8 @@ def with_refined_probe(
 def _tried(
     scan: Scan, chosen: np.ndarray, probe: Tensor, sweeps: int, search: ProbeSearch, device: torch.device | str
 ) -> tuple[float, Tensor]:
-    """The least held-out misfit that a refinement from this probe reaches, and its probe, on the CPU."""
-    subsets = refining_subsets(scan, chosen, probe)
+    """The lowest held-out misfit of a refinement from this probe, and the refined probe, on the CPU."""
+    subsets = refinement_subsets(scan, chosen, probe)
     validation = held_out_patterns(scan.positions[chosen], fraction=search.held_out_fraction)
     region = Region(scan, chosen, probe, subsets=subsets, validation=validation, device=device)
     with torch.inference_mode():

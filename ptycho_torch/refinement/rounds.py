@@ -1,4 +1,4 @@
-"""The workflow above the solver: a reconstruction, its probe and its scan refined, in rounds where positions move."""
+"""The workflow above the solver: the refinement of a scan, in rounds where positions are refined."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from ptycho_torch.data.held_out import ValidationSet, pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import refining_subsets
+from ptycho_torch.data.subsets import refinement_subsets
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import Likelihood
 from ptycho_torch.physics.probe import with_more_modes
 from ptycho_torch.physics.regularisers import Regulariser
-from ptycho_torch.predictors import Start
+from ptycho_torch.predictors import Predictor
 from ptycho_torch.refinement.denoising import denoise
 from ptycho_torch.refinement.denoising import in_words as denoising_in_words
 from ptycho_torch.refinement.schedule import SCHEDULE, Schedule
@@ -29,7 +29,7 @@ from ptycho_torch.refinement.validation import gain_in_standard_errors
 
 @dataclass(frozen=True, eq=False)
 class RefinedScan:
-    """What a refinement has found."""
+    """The result of a refinement."""
 
     obj: Tensor  # complex64 [H, W], transmission
     undenoised: Tensor | None  # the same before a denoising that was kept
@@ -41,21 +41,21 @@ class RefinedScan:
 
 @dataclass(frozen=True)
 class Round:
-    """A refinement to come: from one initial object, at one guess of the positions."""
+    """One round of a plan: a refinement from one initial object."""
 
     sweeps: int
     unknowns: Unknowns
     start: Initial
-    over_relax: bool = False  # positions are near: see `refine`
+    over_relax: bool = False  # positions are nearly right: see `refine`
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedRound:
-    """What a round has found, and on which canvas."""
+    """The result of a round, and its canvas."""
 
     result: Refined
     canvas: Region
-    scan: Scan  # as it was before
+    scan: Scan  # before the round
     sweeps_before: int
 
     @property
@@ -67,7 +67,7 @@ class FinishedRound:
 def refined_scan(
     obj: Tensor,
     region: Region,
-    start: Start,
+    predictor: Predictor,
     scan: Scan,
     chosen: np.ndarray,
     *,
@@ -84,14 +84,14 @@ def refined_scan(
 ) -> RefinedScan:
     """Refine `obj`, transmission on the canvas of `region`, with the patterns `chosen`, by up to `sweeps` sweeps.
 
-    What is free beside the object is in `unknowns`; `likelihood`, `regulariser` and `schedule` are those of `refine`.
-    Probe modes are added up to `modes`; with `denoising` a network then takes out photon noise; `batch_size` patterns
-    go together. `on_sweep` sees every sweep (counted over all rounds) and ends the
-    refinement when it returns True; `say` is told in words.
+    `unknowns`, `likelihood`, `regulariser` and `schedule` are those of `refine`. Probe modes are added up to `modes`;
+    with `denoising`, a network then removes photon noise; `batch_size` is the number of patterns per batch. `on_sweep`
+    is called after every sweep (counted over all rounds) and ends the refinement when it returns True; `say` takes
+    lines of text.
 
-    Where positions move, in rounds (`plan_rounds`), each at the positions that the one before has found. A network
-    reconstructs again from these, for an object that remembers nothing of the wrong ones; where there is none the
-    object goes on. The last round is the result, unless the first explains the held-out patterns better.
+    Where positions are refined, the refinement goes in rounds (`plan_rounds`), each from the positions of the one
+    before. A network reconstructs the scan again, so that the object is independent of the wrong positions; otherwise
+    the object is kept. The last round is the result, unless the first has a lower held-out misfit.
     """
     chosen, device = np.unique(chosen), region.device
     validation = validation_set_of(scan, chosen, unknowns)
@@ -99,18 +99,18 @@ def refined_scan(
     now, given = replace(scan, probe=with_modes.numpy()), scan.positions
     first: FinishedRound | None = None
     current: FinishedRound | None = None
-    course: list[Refined] = []
-    for plan in plan_rounds(sweeps, unknowns, start=initial_of(start), schedule=schedule):
+    finished: list[Refined] = []  # without arrays
+    for plan in plan_rounds(sweeps, unknowns, start=initial_of(predictor), schedule=schedule):
         before = 0
         if current is not None:
             before = current.sweeps_before + current.sweeps
             end, region = _last_of(current.result), current.canvas
             now, obj = _with(end, region, now), end.object
-            current = None  # its patterns need not stay in memory
-            if start.reconstructs_again:
+            current = None  # frees its patterns
+            if predictor.reconstructs_again:
                 say("the network reconstructs again from the positions found so far")
-                region = start.region(now, chosen, batch_size=batch_size, validation=validation, device=device)
-                obj = start.model(region)
+                region = predictor.region(now, chosen, batch_size=batch_size, validation=validation, device=device)
+                obj = predictor.model(region)
         canvas = _canvas(now, chosen, unknowns, schedule, validation, batch_size=batch_size, device=device)
         result = refine(
             canvas,
@@ -126,12 +126,12 @@ def refined_scan(
         )
         current = FinishedRound(result, canvas, now, before)
         first = first or current
-        course.append(_without_estimates(result))
+        finished.append(_without_estimates(result))
         if result.is_interrupted:
             break
     assert first is not None and current is not None
     best = best_of(first, current, equivalent_gain=schedule.equivalent_gain)
-    scores = _scores(course, best, given)
+    scores = _scores(finished, best, given)
     say(_in_words(scores))
     result, canvas = best.result, best.canvas
     undenoised = None
@@ -153,37 +153,37 @@ def refined_scan(
 def plan_rounds(
     sweeps: int, unknowns: Unknowns, *, start: Initial = "flat", schedule: Schedule = SCHEDULE
 ) -> list[Round]:
-    """How many sweeps from each initial object, and what is free in them.
+    """The sweeps and the unknowns of each round.
 
-    Where positions move and there are sweeps enough: first they are searched, then they settle in rounds, then the
-    object is refined at the positions found. Else all sweeps in one.
+    Where positions are refined and the sweeps suffice: a round that searches them, rounds that converge from there, and
+    a last one with fixed positions. Otherwise all sweeps in one round.
     """
     spare = sweeps - schedule.search_sweeps - schedule.fixed_sweeps
     near = min(spare // schedule.near_sweeps, schedule.most_near_rounds)
     if not unknowns.has_positions or near < 1:
         return [Round(sweeps, unknowns, start)]
     later: Initial = "refined" if start == "flat" else start
-    is_near = unknowns.positions == "affine" and start != "flat"  # nothing is searched for an affine map
+    is_near = unknowns.positions == "affine" and start != "flat"  # no search for an affine map
     searching = Round(schedule.search_sweeps, unknowns, start, over_relax=is_near)
-    settling = Round(schedule.near_sweeps, unknowns, later, over_relax=True)
+    converging = Round(schedule.near_sweeps, unknowns, later, over_relax=True)
     left = sweeps - schedule.search_sweeps - near * schedule.near_sweeps
-    return [searching, *[settling] * near, Round(left, replace(unknowns, positions="none"), later)]
+    return [searching, *[converging] * near, Round(left, replace(unknowns, positions="none"), later)]
 
 
-def initial_of(start: Start) -> Initial:
-    """What kind of initial object a predictor gives; a bundle's network has been trained on scans of its kind."""
-    return "flat" if start.is_flat else "network" if start.is_general else "refined"
+def initial_of(predictor: Predictor) -> Initial:
+    """What kind of initial object a predictor gives; the network of a bundle is trained on such scans."""
+    return "flat" if predictor.is_flat else "network" if predictor.is_general else "refined"
 
 
 def validation_set_of(scan: Scan, chosen: np.ndarray, unknowns: Unknowns) -> ValidationSet:
-    """The validation set of a refinement with these unknowns; a network before it must not see what it holds out."""
+    """The validation set of a refinement with these unknowns; a network before it must not use the held-out data."""
     moving = unknowns.has_positions or unknowns.intensities
     return pick_validation_set(scan.positions[chosen], torch.as_tensor(scan.probe), moving=moving)
 
 
 def best_of(first: FinishedRound, last: FinishedRound, *, equivalent_gain: float) -> FinishedRound:
-    """The last round, where all that was found comes together, if it explains the held-out patterns as well as the
-    first one and as the initial object."""
+    """The last round, if its held-out misfit is equivalent to that of the first and not above that of the initial
+    object; else the first."""
     values, misfit = last.result.held_out, float(last.result.held_out.mean())
     is_equivalent = gain_in_standard_errors(first.result.held_out, values) >= -equivalent_gain
     return last if is_equivalent and misfit <= first.result.misfits[0] else first
@@ -200,7 +200,7 @@ def _canvas(
     device: torch.device,
 ) -> Region:
     probe = torch.as_tensor(scan.probe, device=device)
-    subsets, moves = refining_subsets(scan, chosen, probe), unknowns.has_positions
+    subsets, moves = refinement_subsets(scan, chosen, probe), unknowns.has_positions
     if moves:
         subsets = max(1, round(schedule.subsets_with_positions * subsets))
     return Region(
@@ -223,7 +223,7 @@ def _seen_from_outside(on_sweep: OnSweep | None, before: int, sweeps: int) -> On
 
 
 def _last_of(result: Refined) -> Refined:
-    """What the last sweep has left: positions go on where the held-out misfit of the object stands still."""
+    """The result with the values of the last sweep: positions still converge when the held-out misfit does not fall."""
     last = result.last
     if last is None or not (last.object.isfinite().all() and last.probe.isfinite().all()):
         return result
@@ -231,7 +231,7 @@ def _last_of(result: Refined) -> Refined:
 
 
 def _without_estimates(result: Refined) -> Refined:
-    """The way of a round, without its large values."""
+    """The history of a round, without its arrays."""
     nothing = torch.zeros(0)
     return replace(result, object=nothing, initial=None, last=None)
 
@@ -257,30 +257,30 @@ def _in_scan_order(values: np.ndarray, canvas: Region, others: np.ndarray) -> np
     return others
 
 
-def _scores(course: list[Refined], best: FinishedRound, given: np.ndarray) -> dict[str, Any]:
+def _scores(finished: list[Refined], best: FinishedRound, given: np.ndarray) -> dict[str, Any]:
     result, canvas = best.result, best.canvas
     moves = result.positions.cpu().numpy() + np.array(canvas.origin) - given[canvas.indices]
     power = result.probe.abs().square().sum((-2, -1))
     factors = result.intensities
-    sweeps = [len(each.misfits) - 1 for each in course]
+    sweeps = [len(each.misfits) - 1 for each in finished]
     return {
         "sweeps": sum(sweeps),
         "rounds": sweeps,
         "best_sweep": best.sweeps_before + result.best_sweep,
         "is_combined": result.is_combined,
         "held_out_patterns": canvas.validation_patterns,
-        "likelihood_per_pixel": _misfits(course),
-        "subsets": [count for each in course for count in each.subsets],
+        "likelihood_per_pixel": _misfits(finished),
+        "subsets": [count for each in finished for count in each.subsets],
         "probe_mode_power": (power / power.sum()).tolist(),
         "position_moves_rms_px": float(np.sqrt(np.square(moves).sum(1).mean())),
         "intensity_factors_spread": float(factors.std() / factors.mean()) if len(factors) > 1 else 0.0,
     }
 
 
-def _misfits(course: list[Refined]) -> list[float]:
+def _misfits(finished: list[Refined]) -> list[float]:
     """Held-out misfit after 0, 1, 2 … sweeps; between rounds the lower of the one's end and the other's start."""
     values: list[float] = []
-    for each in course:
+    for each in finished:
         first, *others = each.misfits
         values = [*values[:-1], min([first, *values[-1:]]), *others]
     return values

@@ -1,11 +1,10 @@
-"""Maximum-likelihood refinement: sweeps over the whole canvas from any initial object, with what is not known set free.
+"""Maximum-likelihood refinement: sweeps over the whole canvas from any initial object, with further unknowns.
 
-A sweep visits the patterns in interleaved subsets and moves the object after each of them, with momentum, as the
-`unrolled` network does, but without a network. It begins in the first segment of the schedule. What counts is the mean
-of the objects that a sweep has passed through: each follows the photons of the last few subsets, their mean those of
-all (Polyak & Juditsky 1992). When a sweep no longer improves the misfit of pixels that no sweep uses, the next segment
-follows: fewer, larger subsets and the exact likelihood, at last all patterns together. The best mean by the held-out
-misfit is what comes out, so that a refinement is never worse than its initial object.
+A sweep visits the patterns in interleaved subsets and updates the object after each of them, with momentum. Its result
+is the mean of the objects after its updates: a single one has the noise of the last few subsets, the mean that of all
+patterns (Polyak & Juditsky 1992). When a sweep no longer decreases the held-out misfit, the next segment of the
+schedule follows: larger subsets and the exact likelihood, in the last one all patterns together. The result is the
+sweep with the lowest held-out misfit, or the initial object if none is below it.
 
     run = init(region, obj, …);  step(run);  stop(run)
 """
@@ -37,7 +36,7 @@ from ptycho_torch.refinement.validation import History, combine_with_initial, he
 
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """What is known after a sweep."""
+    """The state of a refinement after a sweep, for `on_sweep`."""
 
     sweep: int
     sweeps: int  # asked for
@@ -52,7 +51,7 @@ OnSweep = Callable[[Progress], object]
 
 @dataclass(frozen=True)
 class Control:
-    """Where in its schedule a refinement is."""
+    """The place of a refinement in its schedule."""
 
     segment: int = 0
     sweeps: int = 0  # in this segment
@@ -61,10 +60,10 @@ class Control:
 
 
 class Action(Enum):
-    """What follows from a sweep."""
+    """The consequence of a sweep."""
 
     GO_ON = auto()
-    DAMP = auto()  # the next steps take details less far
+    DAMP = auto()  # smaller steps of the high spatial frequencies
     NEXT_SEGMENT = auto()
     BEST_AGAIN = auto()  # from the best estimate, at rest, in the last segment
     STOP = auto()
@@ -72,7 +71,7 @@ class Action(Enum):
 
 @dataclass(eq=False)
 class Run:
-    """A refinement on its way."""
+    """A refinement in progress."""
 
     region: Region
     unknowns: Unknowns
@@ -85,7 +84,7 @@ class Run:
     state: State
     history: History
     illuminations: list[Tensor]  # of each subset, [H, W]
-    acceleration: Acceleration  # of slow phase waves
+    acceleration: Acceleration  # of slow phase variations
     control: Control = Control()
     subsets: list[int] = field(default_factory=list)
 
@@ -101,7 +100,7 @@ class Run:
 
     @property
     def sweep(self) -> int:
-        """Sweeps that are done."""
+        """Number of finished sweeps."""
         return len(self.subsets)
 
     def misfits(self) -> Tensor:
@@ -124,12 +123,12 @@ def refine(
 ) -> Refined:
     """Up to `sweeps` sweeps from `obj` `[H, W]` on the region's canvas, the probe and positions from the region.
 
-    `likelihood`: poisson, amplitude, or an object (see `Likelihood`), which then holds in all segments. `start` says
-    where `obj` comes from. A `regulariser`'s proximal step follows each update of the object. With `over_relax`
-    positions are taken to be near: they are not searched, what their moves have in common goes farther, and all sweeps
-    are taken. Ctrl-C, or an `on_sweep` that returns True, ends the refinement with the best so far. Source of the
-    steps: ePIE and rPIE (Maiden et al. 2009, 2017), least-squares maximum likelihood (Odstrčil et al. 2018), Poisson
-    likelihood (Thibault & Guizar-Sicairos 2012).
+    `likelihood`: poisson, amplitude, or an object (see `Likelihood`), which then holds in all segments. `start` is the
+    origin of `obj`. A `regulariser`'s proximal step follows each update of the object. With `over_relax` positions are
+    assumed to be nearly right: they are not searched, the common part of their moves is over-relaxed, and no sweep ends
+    the refinement early. Ctrl-C, or an `on_sweep` that returns True, ends the refinement with the best so far. Source
+    of the steps: ePIE and rPIE (Maiden et al. 2009, 2017), least-squares maximum likelihood (Odstrčil et al. 2018),
+    Poisson likelihood (Thibault & Guizar-Sicairos 2012).
     """
     run = init(
         region,
@@ -194,13 +193,13 @@ def init(
 
 
 def first_segment(schedule: Schedule, start: Initial, misfit: float) -> int:
-    """The first segment for a flat object and for a network's that is far from the photon noise, else the second."""
+    """The first segment for a flat object and for a network's with a misfit far above photon noise, else the second."""
     is_far = start == "flat" or (start == "network" and misfit > schedule.noise_misfit)
     return 0 if is_far else min(1, len(schedule.segments) - 1)
 
 
 def step(run: Run) -> float:
-    """One sweep: every pattern once, then what a whole sweep tells. Returns the held-out misfit per pixel."""
+    """One sweep: every pattern once, then the steps after a sweep. Returns the held-out misfit per pixel."""
     region, unknowns, schedule, number = run.region, run.unknowns, run.schedule, run.sweep + 1
     before = run.state.positions.clone()
     shifts_with_ramps = region.forward.propagator.shifts_with_phase_ramps
@@ -246,7 +245,7 @@ def _update(
     shifts: list[Tensor] | None,
     seen: list[Tensor],
 ) -> State:
-    """One step of the object, and of what else is free, from these subsets together."""
+    """One update of the object and of the other unknowns, from these subsets together."""
     region, unknowns, schedule, segment = run.region, run.unknowns, run.schedule, run.segment
     propagator = region.forward.propagator
     is_poisson = isinstance(as_likelihood(run.likelihood), Poisson)
@@ -309,7 +308,7 @@ def _step_of(run: Run) -> tuple[float, float]:
 
 
 def _after_the_sweep(run: Run, state: State, number: int, before: Tensor) -> State:
-    """Positions searched, fitted by an affine map, over-relaxed, as unknowns and schedule say."""
+    """Search, affine fit and over-relaxation of the positions, by unknowns and schedule."""
     region, unknowns, schedule = run.region, run.unknowns, run.schedule
     radius = dict(schedule.position_search_radii_px).get(number)
     if radius is not None and unknowns.positions == "free" and not run.over_relax:
@@ -323,7 +322,7 @@ def _after_the_sweep(run: Run, state: State, number: int, before: Tensor) -> Sta
 
 
 def stop(run: Run) -> bool:
-    """After a sweep: takes what follows from it; True when there is nothing left to gain."""
+    """The stopping rule: advances the schedule after a sweep; True when the refinement ends."""
     run.control, action = next_control(run)
     if action is Action.DAMP:
         run.state = replace(run.state, object_velocity=low_pass(run.state.object_velocity))
@@ -342,17 +341,18 @@ def stop(run: Run) -> bool:
 
 
 def next_control(run: Run) -> tuple[Control, Action]:
-    """Where in the schedule the next sweep is, and what happens before it.
+    """The place of the next sweep in the schedule, and the action before it.
 
-    A segment ends when sweeps have brought little; the last one begins at rest, and from the best estimate where
-    sweeps have made it worse. In the last one, steps that have gone too far are damped.
+    A segment ends when its sweeps no longer decrease the held-out misfit; the last one begins without momentum, and
+    from the best estimate if the misfit has increased. In the last one, a sweep that increases the misfit damps the
+    steps.
     """
     control, schedule, history = run.control, run.schedule, run.history
     before, now = history.misfits[-2:]
     if not math.isfinite(now):
         return control, Action.STOP
     if run.unknowns.has_positions and run.over_relax:
-        return control, Action.GO_ON  # every other segment asks for positions that stand still
+        return control, Action.GO_ON  # the other segments need fixed positions
     if run.is_in_last_segment:
         return _in_last_segment(control, schedule, history)
     is_little = before - now < run.segment.least_relative_decrease * before and not run.unknowns.has_positions
@@ -378,7 +378,8 @@ def _in_last_segment(control: Control, schedule: Schedule, history: History) -> 
 
 
 def result(run: Run) -> Refined:
-    """The best so far; where neither probe nor positions move, combined with what the last sweep knows better."""
+    """The best estimate so far; where neither probe nor positions are refined, combined with the low frequencies of the
+    last sweep."""
     history, best = run.history, run.history.best
     refined = Refined(
         best.object,
@@ -395,7 +396,7 @@ def result(run: Run) -> Refined:
         likelihood=run.likelihood,
         start=run.start,
     )
-    if run.unknowns.has_free_gauge:  # objects before and after may be shifted and tilted to each other
+    if run.unknowns.has_free_gauge:  # objects before and after may differ by a shift and a phase ramp
         return refined
 
     def misfits_of(obj: Tensor) -> Tensor:

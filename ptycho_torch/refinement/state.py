@@ -1,4 +1,4 @@
-"""What a refinement changes, and what comes out of it."""
+"""The unknowns of a refinement, their momenta, and its result."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ptycho_torch.physics.patches import split_positions
 from ptycho_torch.physics.probe import shift_probe
 
 Initial = Literal["flat", "network", "refined"]
-"""Where an initial object comes from: nowhere, a network (whose slow phase is still to be read from the shifts of the
-patterns), or an earlier refinement (which has read it)."""
+"""Origin of an initial object: flat; a network that is not trained on such scans, such as the pretrained one; or
+refined, from a trained bundle or an earlier refinement. Then the slow phase is not read from shifts."""
 
 
 @dataclass(frozen=True)
 class Unknowns:
-    """What is free beside the object."""
+    """The unknowns beside the object."""
 
     probe: bool = False
     positions: Literal["none", "free", "affine"] = "none"  # affine: one affine map of the whole scan
@@ -30,13 +30,12 @@ class Unknowns:
 
     @property
     def has_positions(self) -> bool:
-        """Whether positions are free, each or all by one map."""
+        """Whether positions are refined, each or all by one map."""
         return self.positions != "none"
 
     @property
     def has_free_gauge(self) -> bool:
-        """Whether the patterns leave a shift and a phase ramp of the object open, as they do where the probe or the
-        positions are free."""
+        """Whether a shift and a phase ramp of the object are undetermined: where probe or positions are unknown."""
         return self.probe or self.has_positions
 
 
@@ -53,7 +52,7 @@ class Estimate:
     intensities: Tensor  # float32 [n], factor on the expected counts of each pattern
 
     def exposure(self, batch: Batch, unknowns: Unknowns) -> Exposure:
-        """The probe as each pattern of a batch sees it, at its position and with its intensity."""
+        """The probe of each pattern of a batch, at its position and with its intensity."""
         whole, fraction = split_positions(self.positions[batch.index])
         probe = shift_probe(self.probe, fraction) if unknowns.has_free_gauge else batch.probe
         if unknowns.intensities:
@@ -93,7 +92,7 @@ class State(Estimate):
 
     @property
     def mean(self) -> Estimate:
-        """The means of object and probe over the updates of the last sweep, at the present positions: what counts."""
+        """The means of object and probe over the updates of the last sweep, at the present positions."""
         return Estimate(self.mean_object, self.mean_probe, self.positions, self.intensities)
 
     def with_objects(self, change: Callable[[Tensor], Tensor]) -> State:
@@ -111,22 +110,22 @@ class State(Estimate):
 
 
 def copied(estimate: Estimate) -> Estimate:
-    """The values of an estimate that later updates leave as they are (positions and intensities change in place)."""
+    """A copy of an estimate that later updates do not change (they change positions and intensities in place)."""
     return Estimate(estimate.object, estimate.probe, estimate.positions.clone(), estimate.intensities.clone())
 
 
 @dataclass(frozen=True, eq=False)
 class Refined(Estimate):
-    """The best estimate by the held-out patterns, and the way there."""
+    """The best estimate by the held-out patterns, and the history of the refinement."""
 
-    initial: Tensor | None = None  # the object that the refinement began from
-    last: Estimate | None = None  # after the last whole sweep, be it the best or not
+    initial: Tensor | None = None  # the initial object
+    last: Estimate | None = None  # after the last complete sweep
     held_out: Tensor = field(default_factory=lambda: torch.zeros(0))  # misfit of each held-out pattern, scan's order
     best_sweep: int = 0  # the sweep whose result this is, 0 for the initial object
-    is_combined: bool = False  # low frequencies of the last sweep, details of the initial or of the best object
+    is_combined: bool = False  # low frequencies of the last sweep, high ones of the initial or the best object
     is_interrupted: bool = False  # by Ctrl-C or by `on_sweep`
     misfits: list[float] = field(default_factory=list)  # held out, per pixel, after 0, 1, 2 … sweeps
-    subsets: list[int] = field(default_factory=list)  # in how many updates each sweep went
+    subsets: list[int] = field(default_factory=list)  # number of updates of each sweep
     unknowns: Unknowns = OBJECT_ONLY
     likelihood: str | Likelihood = "poisson"
     start: Initial = "flat"

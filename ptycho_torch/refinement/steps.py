@@ -1,4 +1,4 @@
-"""How each unknown moves: functions of the state, no matter when and how often a schedule asks for them."""
+"""The update of each unknown, as a function of the state; the schedule decides when it is called."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def move_object(
 
 
 def move_probe(state: State, gradient: Tensor, object_power: Tensor, *, step: float, momentum: float) -> State:
-    """The same with the roles of object and probe exchanged: gradient `[mode, N, N]`, object_power Σ_j |O_j|² `[N, N]`.
+    """The update of the probe, with the roles of object and probe exchanged: gradient `[mode, N, N]`, object_power Σ_j
+    |O_j|² `[N, N]`.
 
     Source: ePIE, rPIE (Maiden et al. 2009, 2017).
     """
@@ -76,7 +77,7 @@ def move_intensities(state: State, batch: Batch, predicted: Tensor, schedule: Sc
 
 
 def normalise_intensities(state: State) -> State:
-    """Intensities with a mean of one; the object takes the rest."""
+    """Intensities normalised to a mean of one; the object is multiplied by the square root of the factor."""
     mean = state.intensities.mean()
     factor = mean.sqrt()
     return replace(
@@ -88,7 +89,7 @@ def normalise_intensities(state: State) -> State:
 
 
 def normalise_probe(state: State, power: Tensor) -> State:
-    """The probe with this power, the object takes the rest; modes orthogonal, strongest first."""
+    """The probe normalised to this power, the object divided by the factor; modes orthogonal, strongest first."""
     factor = (power / probe_power(state.probe)).sqrt()
     state = state.with_objects(lambda obj: obj / factor)
     turn = factor * orthogonal_modes(state.probe)
@@ -99,8 +100,8 @@ def normalise_probe(state: State, power: Tensor) -> State:
 
 
 def add_slow_phase(state: State, sums: Tensor, seen: Tensor) -> State:
-    """The object times exp(iφ), φ the `slow_phase` that the shifts of patterns `seen` `[k]` tell of; their
-    `shift_sums` are `sums` `[k, 17]`. For propagators that shift patterns with phase ramps only."""
+    """The object times exp(iφ), φ the `slow_phase` from the shifts of the patterns `seen` `[k]`, with
+    `shift_sums` `sums` `[k, 17]`. Only for propagators that shift patterns with phase ramps (far field)."""
     shape = (state.object.shape[0], state.object.shape[1])
     phase = slow_phase(sums, state.positions[seen], state.probe, shape)
     factor = torch.polar(torch.ones_like(phase), phase)
@@ -110,9 +111,9 @@ def add_slow_phase(state: State, sums: Tensor, seen: Tensor) -> State:
 def search_positions(
     state: State, region: Region, unknowns: Unknowns, *, radius: int, confirmed: tuple[float, float] | None = None
 ) -> None:
-    """Each position goes, in place, to the best of nine places 0 or ±radius px away; no momentum is left.
+    """Each position moves, in place, to the best of nine offsets of 0 or ±radius px; momenta are reset.
 
-    With `confirmed` the search looks at the `confirmed_object` for these fractions.
+    With `confirmed`, the search uses the `confirmed_object` for these fractions.
     """
     obj = state.object if confirmed is None else confirmed_object(state, region, unknowns, confirmed)
     for batch in region.batches():
@@ -131,10 +132,10 @@ def search_positions(
 
 
 def confirmed_object(state: State, region: Region, unknowns: Unknowns, fractions: tuple[float, float]) -> Tensor:
-    """The object where more than one pattern lights it, its mean elsewhere: complex64 `[H, W]`.
+    """The object where several patterns illuminate it, its mean elsewhere: complex64 `[H, W]`.
 
-    A pattern at the rim that stands in a wrong place has painted its own object there, which would confirm the place.
-    The `fractions` of the largest illumination at which the object counts not at all, and fully.
+    At the edge of the scan, the object of a single pattern adapts to a wrong position and would confirm it. `fractions`
+    of the largest illumination: zero weight, and full weight.
     """
     light = torch.zeros(region.shape, device=region.device)
     for batch in region.batches():
@@ -152,11 +153,11 @@ def fit_affine_positions(state: State, region: Region) -> State:
 
 
 def over_relax_positions(state: State, before: Tensor, region: Region, unknowns: Unknowns, schedule: Schedule) -> State:
-    """What moves since `before` `[n, 2]` have in common goes farther, r ← r + u(r), and O(r) ← O(r − u(r)) with it.
+    """Over-relaxation of the common part of the moves since `before` `[n, 2]`: r ← r + u(r), O(r) ← O(r − u(r)).
 
-    u is `over_relaxation` times the smooth field of the moves within a probe's radius, or `affine_over_relaxation`
-    times their affine field. An object follows its patterns, so a distortion that object and positions share takes
-    many sweeps to undo.
+    u is `over_relaxation` times the mean field of the moves within a probe's radius, or `affine_over_relaxation` times
+    their affine field. The object adapts to the positions, so without it a distortion that both share takes many sweeps
+    to correct.
     """
     moves, shape = state.positions - before, region.shape
     if unknowns.positions == "affine":
@@ -171,7 +172,7 @@ def over_relax_positions(state: State, before: Tensor, region: Region, unknowns:
 
 
 def on_the_canvas(positions: Tensor, region: Region) -> Tensor:
-    """Positions `[n, 2]` held where their windows stay on the canvas."""
+    """Positions `[n, 2]` limited to those whose windows lie on the canvas."""
     half = region.n // 2
     limits = torch.tensor(region.shape, device=positions.device) - region.n + half - 1
     return torch.minimum(positions.clamp_min(half), limits.to(positions.dtype))

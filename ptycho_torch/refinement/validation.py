@@ -1,4 +1,4 @@
-"""Held-out patterns or pixels, which no step uses: they tell whether a sweep has gained anything, and what is best."""
+"""Held-out patterns or pixels, which no step uses: their misfit selects the best sweep and ends segments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class History:
     gain: float = 0.0  # of the last sweep, in standard errors
 
     def add(self, estimate: Estimate, values: Tensor) -> float:
-        """Take note of a sweep (the first time: of the initial object); returns its mean misfit."""
+        """Record a sweep (the first time: the initial object); returns its mean misfit."""
         misfit, sweep = float(values.mean()), len(self.misfits)
         if sweep:
             self.gain = gain_in_standard_errors(self.values, values)
@@ -64,12 +64,12 @@ def combine_with_initial(
     misfits_of: Callable[[Tensor], Tensor],
     equivalent_gain: float,
 ) -> tuple[Tensor, Tensor] | None:
-    """Low frequencies of the last object with the details of the initial one, or of the best: the first of both that
-    explains the held-out patterns as well as the best object, and no worse than the initial one; None where neither.
+    """The low frequencies of the last object with the high ones of the initial or of the best: the first of the two
+    whose held-out misfit is equivalent to that of the best object and not above that of the initial one; else None.
 
-    Held-out patterns hardly see slow phase waves; fitted ones do, and say more with every sweep. Of details that
-    explain them equally well the initial ones have less noise. initial, light: `[H, W]`; `misfits_of` an object gives
-    its `held_out_misfits`; also returned are those of the object.
+    The held-out patterns are nearly blind to slow phase variations; the fitted ones determine them better with every
+    sweep. Of high frequencies with equivalent misfits, the initial ones have less noise. initial, light: `[H, W]`;
+    `misfits_of(object)` are its `held_out_misfits`; those of the result are returned with it.
     """
     last = history.last.object
     if not last.isfinite().all():

@@ -1,9 +1,9 @@
-"""Results for people: two pictures of the object, and one page that says how good they are and how they came about."""
+"""Figures of a result, and one page with its scores and its origin."""
 
 from ptycho_torch.report.display import Display, for_display
+from ptycho_torch.report.images import write_images
 from ptycho_torch.report.one_line import one_line
 from ptycho_torch.report.page import write_report
-from ptycho_torch.report.pictures import write_pictures
-from ptycho_torch.report.refinement import write_course, write_removed
+from ptycho_torch.report.refinement import write_denoising, write_refinement
 
-__all__ = ["Display", "for_display", "one_line", "write_course", "write_pictures", "write_removed", "write_report"]
+__all__ = ["Display", "for_display", "one_line", "write_denoising", "write_images", "write_refinement", "write_report"]

@@ -1,4 +1,4 @@
-"""What of an object is worth showing, and in which gauge and range it is shown."""
+"""Which part of an object is shown, in which gauge and range."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ptycho_torch.metrics import phase_ramp
 LIT = 0.05
 """A pixel is shown when its illumination is at least this fraction of the largest."""
 LEAST_AND_MOST = (0.005, 0.995)
-"""Fractions of the light at which the colours end."""
+"""Quantiles of the illumination at which the colours end."""
 COARSE_PX = 512
-"""An object larger than this is averaged over blocks to find what is left of its phase ramp."""
+"""An object larger than this is averaged over blocks to find the rest of its phase ramp."""
 ENOUGH_VALUES = 2**20
 
 Box = tuple[slice, slice]
@@ -29,10 +29,10 @@ class Display(NamedTuple):
 
 
 def for_display(obj: np.ndarray, weight: np.ndarray) -> Display:
-    """Amplitude and phase of the illuminated part of an object [H, W], in the gauge that the eye wants.
+    """Amplitude and phase of the illuminated part of an object [H, W], without ramp and offset of the phase.
 
-    Illuminated: weight ≥ 5 % of its largest, object finite. The linear ramp and the offset of the phase are invisible
-    to the data, or nearly so, and are removed here, for display only; the object itself is not touched.
+    Illuminated: weight ≥ 5 % of its largest, object finite. The linear ramp and the offset of the phase are not
+    determined by the data, or hardly, and are removed here, for display only; the object itself is not touched.
     """
     lit = illuminated_object(obj, weight)
     box = bounding_box(lit)
@@ -44,7 +44,7 @@ def for_display(obj: np.ndarray, weight: np.ndarray) -> Display:
 
 
 def illuminated_object(obj: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Where an object was seen: bool [H, W]; everywhere that it is finite when no light is known of at all."""
+    """Illuminated pixels: bool [H, W]; all finite pixels if no illumination is known."""
     finite = np.isfinite(obj)
     most = float(weight.max())
     return finite & (weight >= LIT * most) if most > 0 else finite
@@ -62,7 +62,7 @@ def levelled(obj: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The object without the linear ramp and the offset of its phase; |obj| stays as it is.
 
     Two steps, neither of which ever unwraps: the mean phase gradient, k = arg Σ w·obj(r + 1)·obj*(r), then the plane
-    that fits the phase of what is left, as the mean over blocks of pixels.
+    that fits the remaining phase, as the mean over blocks of pixels.
     """
     obj = _without_ramp(obj, np.array([_mean_gradient(obj, weight, axis) for axis in (0, 1)]))
     block = max(1, math.ceil(max(obj.shape) / COARSE_PX))

@@ -1,4 +1,4 @@
-"""What a command prints when it prints one line only."""
+"""The line that `--quiet` leaves of the output."""
 
 from __future__ import annotations
 

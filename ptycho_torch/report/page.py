@@ -1,4 +1,4 @@
-"""`report.html`: one page, complete in itself, that answers whether the reconstruction can be trusted."""
+"""`report.html`: one self-contained page with the images, the scores and the origin of a reconstruction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from ptycho_torch import __version__
 from ptycho_torch.files import atomic_path
 from ptycho_torch.report.display import colour_limits, illuminated_object
-from ptycho_torch.report.pictures import LIGHT_COLOURS, Panel, as_png, draw, object_panels
+from ptycho_torch.report.images import LIGHT_COLOURS, Panel, as_png, draw, object_panels
 from ptycho_torch.types import Reconstruction
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LONGEST_LIST = 4
 
 
 class Headline(NamedTuple):
-    """A number that a reader wants first."""
+    """A number at the top of the page."""
 
     name: str
     value: str
@@ -34,7 +34,7 @@ class Headline(NamedTuple):
 
 
 class Plate(NamedTuple):
-    """A picture inside the page."""
+    """An image of the page."""
 
     source: str  # a data: address
     caption: str
@@ -49,14 +49,14 @@ def write_report(
     scan_facts: Mapping[str, Any],
     bundle_facts: Mapping[str, Any],
     per_pattern_misfit: np.ndarray | None = None,
-    course: Figure | None = None,
-    removed: Figure | None = None,
+    refinement: Figure | None = None,
+    denoising: Figure | None = None,
     command: str = "",
 ) -> None:
-    """`report.html`: pictures, headline numbers, maps of misfit and light, facts, and the command that made it all.
+    """`report.html`: images, headline numbers, maps of misfit and illumination, facts, and the command to reproduce it.
 
     Scores are those of the reconstruction; `per_pattern_misfit` [n] belongs to its positions. The page needs no other
-    file and asks for none. `course` is the figure of a refinement, `removed` that of a denoising.
+    file and asks for none. `refinement` and `denoising` are the figures of these steps.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -64,9 +64,9 @@ def write_report(
     template = files("ptycho_torch.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         title=title,
-        pictures=[_plate(draw([panel]), panel.label.partition(" ")[0]) for panel in object_panels(reconstruction)],
+        images=[_plate(draw([panel]), panel.label.partition(" ")[0]) for panel in object_panels(reconstruction)],
         headlines=list(headlines(reconstruction, bundle_facts)),
-        maps=[*_maps(reconstruction, per_pattern_misfit), *_course(course, removed)],
+        maps=[*_maps(reconstruction, per_pattern_misfit), *_refinement_plates(refinement, denoising)],
         tables=[
             (name, list(rows(facts)))
             for name, facts in (("Scan", scan_facts), ("Model", bundle_facts), ("Scores", reconstruction.scores))
@@ -80,7 +80,7 @@ def write_report(
 
 
 def headlines(reconstruction: Reconstruction, bundle_facts: Mapping[str, Any]) -> Iterator[Headline]:
-    """The numbers that a reader wants first, as far as they are known."""
+    """The numbers at the top of the page, as far as they are known."""
     scores = reconstruction.scores
     timing, coverage, reference = (scores.get(name, {}) for name in ("timing", "coverage", "reference"))
     yield from _known("misfit R", scores.get("misfit_R"), ".4f", "0 is perfect; noise sets the floor")
@@ -143,11 +143,11 @@ def _plate(figure: Figure, caption: str) -> Plate:
     return Plate(source, caption, bool(width > 1.5 * height))
 
 
-def _course(course: Figure | None, removed: Figure | None) -> Iterator[Plate]:
-    if removed is not None:
-        yield _plate(removed, "denoising: phase before and after, and what was taken out; it should show no structure")
-    if course is not None:
-        yield _plate(course, "refinement: held-out misfit after each sweep, the best one marked; moves of positions")
+def _refinement_plates(refinement: Figure | None, denoising: Figure | None) -> Iterator[Plate]:
+    if denoising is not None:
+        yield _plate(denoising, "denoising: phase before and after, and the difference, which should show no structure")
+    if refinement is not None:
+        yield _plate(refinement, "refinement: held-out misfit after each sweep, the best one marked; refined positions")
 
 
 def _maps(reconstruction: Reconstruction, misfit: np.ndarray | None) -> Iterator[Plate]:

@@ -1,4 +1,4 @@
-"""Statistics of predicted object patches, in training and in inference in the same unit, and what a debugger wants."""
+"""Statistics of predicted object patches, in the same unit in training and inference, and a dump for debugging."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.report.display import bounding_box, colour_limits, illuminated_object, levelled
-from ptycho_torch.report.pictures import AMPLITUDE_COLOURS, PHASE_COLOURS, Panel, draw, montage, save
+from ptycho_torch.report.images import AMPLITUDE_COLOURS, PHASE_COLOURS, Panel, draw, montage, save
 from ptycho_torch.types import Reconstruction
 
 ILLUMINATED = 0.05
@@ -19,13 +19,14 @@ PATCHES_SHOWN = 16
 
 
 def illuminated_pixels(probe: np.ndarray, threshold: float = ILLUMINATED) -> np.ndarray:
-    """Patch pixels that the probe [mode, N, N] lights: Σ_mode |P|² ≥ threshold · its largest value; bool [N, N]."""
+    """Patch pixels that the probe [mode, N, N] illuminates: Σ_mode |P|² ≥ threshold · its largest value; bool [N,
+    N]."""
     light = (np.abs(probe).astype(np.float64) ** 2).sum(axis=0)
     return light >= threshold * light.max()
 
 
 def patch_statistics(patches: np.ndarray, illuminated: np.ndarray, *, phase: str, batch_idx: int) -> dict[str, Any]:
-    """Statistics of |patches| [b, N, N] over the pixels that the probe lights: elsewhere nothing is measured.
+    """Statistics of |patches| [b, N, N] over the illuminated pixels.
 
     global_mean and global_std are over the whole batch; var_zero_mean = mean((|patch| − its own mean)²) is the
     contrast inside patches, zero for a flat object.
@@ -52,7 +53,7 @@ def log_line(stats: dict[str, Any]) -> str:
 
 
 class StatisticsRecorder:
-    """Gathers the statistics of at most `limit` batches (None: all, 0: none) and the first patches, for a picture."""
+    """Gathers the statistics of at most `limit` batches (None: all, 0: none) and the first patches, for a figure."""
 
     def __init__(self, phase: str, illuminated: np.ndarray, *, limit: int | None = None) -> None:
         self.phase, self.illuminated, self.limit = phase, illuminated, limit
@@ -95,7 +96,7 @@ def write_debug_dump(
     reconstruction: Reconstruction,
     illuminated: np.ndarray | None = None,
 ) -> None:
-    """What placement was given and what came out: four files to read and `patches.npz` to compute with.
+    """Patches, their positions and the canvas, for debugging: four files to read and `patches.npz`.
 
     `pred_patches_amp_grid.png`, `offsets.json`, `stats.json`, `canvas.json`. Offsets are the positions [b, 2] (y, x)
     of the patches minus their mean [object px]. Statistics are over lit pixels: of patches those in

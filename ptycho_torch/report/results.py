@@ -1,4 +1,4 @@
-"""A reconstruction as a value in a notebook and as a file: drawn, in one line, written and read again."""
+"""A reconstruction drawn, summarised in one line, written to and read from files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.files import as_json, atomic_path
+from ptycho_torch.report.images import LIGHT_COLOURS, Panel, as_png, draw, object_panels
 from ptycho_torch.report.page import length
-from ptycho_torch.report.pictures import LIGHT_COLOURS, Panel, as_png, draw, object_panels
 from ptycho_torch.types import Reconstruction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_PX, INLINE_PX = 480, 240
-"""Longest side of each picture of `plot`, and of those that stand in a notebook."""
+"""Longest side of each image of `plot`, and of those in a notebook."""
 RECORDS = ("scores", "provenance")
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile)
 """What numpy, h5py and json raise on files that are no reconstruction."""
@@ -54,7 +54,7 @@ MEMBERS = {
 
 
 def facts_of(reconstruction: Reconstruction) -> list[str]:
-    """What a reader wants to know first, each in a few words."""
+    """The most important facts, each in a few words."""
     height, width = reconstruction.object.shape
     size, probe, scores = reconstruction.pixel_size_m, reconstruction.probe, reconstruction.scores
     facts = [f"{height} x {width} px" + (f" of {length(size)}" if size is not None else "")]
@@ -81,10 +81,10 @@ def draw_reconstruction(reconstruction: Reconstruction, *, side_px: int = FIGURE
 
 
 def as_html(reconstruction: Reconstruction) -> str:
-    """A small picture and the facts, for notebooks."""
-    picture = base64.b64encode(as_png(draw_reconstruction(reconstruction, side_px=INLINE_PX))).decode("ascii")
+    """A small image and the facts, for notebooks."""
+    image = base64.b64encode(as_png(draw_reconstruction(reconstruction, side_px=INLINE_PX))).decode("ascii")
     facts = html.escape(" · ".join(facts_of(reconstruction)))
-    return f'<figure><img src="data:image/png;base64,{picture}" alt="{facts}"><figcaption>{facts}</figcaption></figure>'
+    return f'<figure><img src="data:image/png;base64,{image}" alt="{facts}"><figcaption>{facts}</figcaption></figure>'
 
 
 def save_reconstruction(reconstruction: Reconstruction, path: Path) -> None:
@@ -125,7 +125,7 @@ def _arrays_of(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
 def _from_arrays(arrays: dict[str, np.ndarray], records: dict[str, Any], path: Path) -> Reconstruction:
     obj, origin = arrays["object"], arrays["origin"]
     if obj.ndim != 2 or origin.shape != (2,):
-        raise DataError(f"{path}: the object has shape {obj.shape}, one picture (H, W) with its origin is needed")
+        raise DataError(f"{path}: the object has shape {obj.shape}, one array (H, W) with its origin is needed")
     if arrays["weight"].shape != obj.shape or arrays["positions"].shape != (len(arrays["pattern_indices"]), 2):
         raise DataError(
             f"{path}: object {obj.shape} with weight {arrays['weight'].shape}, positions {arrays['positions'].shape} "

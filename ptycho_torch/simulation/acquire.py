@@ -1,4 +1,4 @@
-"""A scan that never took place: object, probe and positions through the package's own physics to photon counts."""
+"""A simulated scan: from object, probe and positions to photon counts, by the forward model of the package."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ptycho_torch.simulation.scan_paths import SCAN_PATHS
 if TYPE_CHECKING:
     from ptycho_torch.physics.propagation import Propagator
 
-MARGIN_PX = 4  # object pixels that no pattern sees, on every side
+MARGIN_PX = 4  # object pixels outside all windows, on every side
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class NearFieldGeometry:
-    """What Fresnel propagation needs to know; the pixel is that of the object and, effectively, of the detector."""
+    """The lengths of Fresnel propagation: effective distance, wavelength, and effective pixel."""
 
     distance_m: float
     wavelength_m: float = 1e-10
@@ -37,13 +37,14 @@ class NearFieldGeometry:
         return near_field(wavelength_m=self.wavelength_m, distance_m=self.distance_m, pixel_m=self.pixel_size_m)
 
     def longest_m(self, n: int) -> float:
-        """The distance N·pixel²/λ beyond which the finest waves leave a window of n × n and come in on its far side."""
+        """The longest distance N·pixel²/λ: beyond, the highest frequencies leave the periodic window and re-enter
+        it."""
         return n * self.pixel_size_m**2 / self.wavelength_m
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedScan:
-    """Patterns with everything that made them."""
+    """Patterns with the truth behind them."""
 
     amplitude: np.ndarray  # float32 [n, N, N], √counts; far field: zero frequency at N//2, near field: natural layout
     positions: np.ndarray  # float64 [n, 2] (y, x), object pixels, where the probe was
@@ -51,10 +52,10 @@ class SimulatedScan:
     probe: np.ndarray  # complex64 [mode, N, N], √photons
     obj: np.ndarray  # complex64 [H, W], transmission
     valid: np.ndarray  # bool [N, N], True = measured
-    photons: float  # mean photons a pattern, as requested
-    realised_photons: float  # mean photons a pattern, as counted
+    photons: float  # mean photons per pattern, as requested
+    realised_photons: float  # mean photons per pattern, as counted
     seed: int | None = None
-    near: NearFieldGeometry | None = None  # the far field, where there is none
+    near: NearFieldGeometry | None = None  # None: far field
 
     def __len__(self) -> int:
         return len(self.amplitude)
@@ -112,10 +113,10 @@ def simulate_scan(
     """A scan of a made-up object: `positions` patterns of n × n pixels with `photons` in the mean pattern.
 
     `aspect` is the height of the field over its width, `jitter_px` the largest random move of a stop in y and in x.
-    Object, path and noise have random streams of their own, so neither dose nor noise changes the sample.
+    Object, path and noise have random streams of their own, so neither dose nor noise changes the object.
     With `near` the detector stands in the near field, the probe fills the window ("full-field") and the path is a
     spiral, unless others are named; in the far field these are "defocus" and "raster".
-    Raises UsageError for a value that no experiment could have.
+    Raises UsageError for an impossible value.
     """
     probe_kind = probe_kind or ("defocus" if near is None else "full-field")
     scan_path = scan_path or ("raster" if near is None else "spiral")

@@ -1,4 +1,4 @@
-"""A simulated scan as the value that every reader gives."""
+"""A simulated scan as a `Scan`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ptycho_torch.simulation.acquire import simulate_scan
 
 
 def simulate(**options: Any) -> Scan:
-    """A checked scan of a made-up object, with its truth in `obj`; the options are those of `simulate_scan`.
+    """A checked scan of a simulated object, with its truth in `obj`; the options are those of `simulate_scan`.
 
-    The same as the scan file that `simulate` writes, read again. Raises UsageError for what no experiment could have.
+    The same as the scan file that `simulate` writes, read again. Raises UsageError for an impossible value.
     """
     made = simulate_scan(**options)
     near = made.near

@@ -10,24 +10,24 @@ from scipy import ndimage
 AMPLITUDE_RANGE = (0.5, 1.0)
 PHASE_RANGE_RAD = (-1.0, 1.0)
 
-# Pictures that scikit-image brings along, so that nothing is downloaded.
-PICTURES = (
+# Images that come with scikit-image: nothing is downloaded.
+NATURAL_IMAGES = (
     "camera", "coins", "moon", "brick", "grass", "gravel", "cell", "text", "page",
     "astronaut", "chelsea", "coffee", "clock", "immunohistochemistry",
 )  # fmt: skip
 
 
 def transmission(absorption: np.ndarray, delay: np.ndarray) -> np.ndarray:
-    """Complex transmission of two pictures in [0, 1]: the first gives amplitude 0.5…1, the second phase −1…1 rad."""
+    """Complex transmission of two images in [0, 1]: the first gives amplitude 0.5…1, the second phase −1…1 rad."""
     low, high = AMPLITUDE_RANGE
     first, last = PHASE_RANGE_RAD
     return (low + (high - low) * absorption) * np.exp(1j * (first + (last - first) * delay))
 
 
-def picture(name: str, shape: tuple[int, int]) -> np.ndarray:
-    """A bundled picture in grey, its centre cropped to the aspect of `shape`, resampled, stretched to [0, 1].
+def natural_image(name: str, shape: tuple[int, int]) -> np.ndarray:
+    """An image of scikit-image in grey, its centre cropped to the aspect of `shape`, resampled, stretched to [0, 1].
 
-    The darkest and the brightest hundredth of it saturate, so that a speck can't leave all else flat.
+    The darkest and the brightest 1 % saturate, so that single bright pixels do not flatten the rest.
     """
     import skimage.color
     import skimage.data
@@ -45,8 +45,8 @@ def picture(name: str, shape: tuple[int, int]) -> np.ndarray:
 
 def natural(shape: tuple[int, int], *, rng: np.random.Generator) -> np.ndarray:
     """Two different photographs or micrographs, one as amplitude, one as phase."""
-    first, second = rng.choice(len(PICTURES), size=2, replace=False)
-    return transmission(picture(PICTURES[first], shape), picture(PICTURES[second], shape))
+    first, second = rng.choice(len(NATURAL_IMAGES), size=2, replace=False)
+    return transmission(natural_image(NATURAL_IMAGES[first], shape), natural_image(NATURAL_IMAGES[second], shape))
 
 
 def lines(shape: tuple[int, int], *, rng: np.random.Generator) -> np.ndarray:

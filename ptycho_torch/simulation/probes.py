@@ -10,7 +10,7 @@ MODE_DECAY = 0.4  # power of a mode over the power of the one before
 
 
 def disk(n: int) -> np.ndarray:
-    """A pinhole against the sample: a flat disk N/2 wide, its edge one pixel soft."""
+    """A pinhole at the sample: a flat disk N/2 wide, its edge one pixel soft."""
     y, x = _coordinates(n)
     return np.clip(0.5 + n / 4 - np.hypot(y, x), 0, 1).astype(complex)
 
@@ -107,7 +107,7 @@ def out_of_focus(n: int, *, outer: float, inner: float, soft: float, width: floa
 
 
 def _centred(probe: np.ndarray) -> np.ndarray:
-    """A probe [N, N] moved so that the centroid of its light is on the array's centre."""
+    """A probe [N, N] shifted so that the centroid of its intensity is at the array's centre."""
     y, x = _coordinates(len(probe))
     light = np.square(np.abs(probe)) / np.square(np.abs(probe)).sum()
     turns = ((light * y).sum() * y + (light * x).sum() * x) / len(probe)

@@ -1,4 +1,4 @@
-"""Scan paths: where the probe stops, float64 [position, 2] (y, x) in object pixels about the origin.
+"""Scan paths: the positions of the probe, float64 [position, 2] (y, x) in object pixels about the origin.
 
 Every path gives each position an area of step² px²; `aspect` is the height of the field over its width.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def raster(count: int, *, step_px: float, aspect: float, rng: np.random.Generator) -> np.ndarray:
-    """Rows of a square grid, driven to and fro; the last row may be short."""
+    """Rows of a square grid, scanned back and forth; the last row may be short."""
     rows = min(count, max(1, round(np.sqrt(count * aspect))))
     columns = -(-count // rows)
     row, column = np.divmod(np.arange(count), columns)
@@ -20,14 +20,15 @@ def raster(count: int, *, step_px: float, aspect: float, rng: np.random.Generato
 
 
 def spiral(count: int, *, step_px: float, aspect: float, rng: np.random.Generator) -> np.ndarray:
-    """Fermat spiral r = step·√(k/π), each stop a golden angle on (Huang et al., Opt. Express 22, 12634, 2014)."""
+    """Fermat spiral r = step·√(k/π), each position a golden angle further (Huang et al., Opt. Express 22, 12634,
+    2014)."""
     k = np.arange(count)
     radius, angle = step_px * np.sqrt(k / np.pi), k * np.pi * (3 - np.sqrt(5))
     return np.stack([radius * np.sin(angle) * np.sqrt(aspect), radius * np.cos(angle) / np.sqrt(aspect)], axis=1)
 
 
 def uniform(count: int, *, step_px: float, aspect: float, rng: np.random.Generator) -> np.ndarray:
-    """Independent stops, uniform over a rectangle of count·step² px²."""
+    """Independent positions, uniform over a rectangle of count·step² px²."""
     side = step_px * np.sqrt(count)
     return rng.uniform(0, 1, size=(count, 2)) * (side * np.sqrt(aspect), side / np.sqrt(aspect))
 

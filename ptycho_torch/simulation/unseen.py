@@ -1,4 +1,4 @@
-"""Scans of objects that no pretraining has seen, for benchmarks."""
+"""Scans of objects outside the training set of the pretrained network, for benchmarks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.simulation.acquire import MARGIN_PX, acquire, object_shape
-from ptycho_torch.simulation.objects import OBJECTS, picture, transmission
+from ptycho_torch.simulation.objects import OBJECTS, natural_image, transmission
 from ptycho_torch.simulation.probes import make_probe
 from ptycho_torch.simulation.scan_paths import raster
 from ptycho_torch.simulation.variety import HELD_OUT, width_px
 
 WIDTH_OVER_STEP = 0.75
-"""Linear overlap of neighbouring probes, 1 − step/width, where a row does not say another."""
+"""Linear overlap of neighbouring probes, 1 − step/width, unless a row has another one."""
 
 
 def simulated(
@@ -23,12 +23,12 @@ def simulated(
     positions: int = 400,
     probe: str | np.ndarray = "defocus",
     modes: int = 1,
-    kind: str = "pictures",
+    kind: str = "unseen images",
     seed: int = 7,
     whole: bool = False,
 ) -> Scan:
-    """A raster with jitter over pictures that no pretraining has seen (or another kind of object); `probe` names one
-    of the simulator's, or is one `[mode, N, N]`."""
+    """A raster with jitter over natural images that pretraining has not seen, or another kind of object; `probe` is
+    the name of one of the simulator's, or an array `[mode, N, N]`."""
     rng = np.random.default_rng(seed)
     light = make_probe(probe, n=n, modes=modes) if isinstance(probe, str) else probe
     n = light.shape[-1]
@@ -38,12 +38,12 @@ def simulated(
     places = stops + n // 2 + MARGIN_PX - stops.min(axis=0)
     places = places.round() if whole else places
     shape = object_shape(places, n)
-    if kind == "pictures":
-        obj = transmission(picture(HELD_OUT[0], shape), picture(HELD_OUT[1], shape))
+    if kind == "unseen images":
+        obj = transmission(natural_image(HELD_OUT[0], shape), natural_image(HELD_OUT[1], shape))
     else:
         obj = OBJECTS[kind](shape, rng=rng)
     made = acquire(obj, light, positions=places, photons=photons, noise=True, rng=rng)
-    lit = made.amplitude.any(axis=(1, 2))  # a pattern without a photon says nothing
+    lit = made.amplitude.any(axis=(1, 2))  # a pattern without photons has no information
     return Scan.from_arrays(
         made.amplitude[lit], places[lit], probe=made.probe, domain="amplitude", obj=made.obj, nphotons=photons
     )

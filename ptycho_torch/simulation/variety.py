@@ -1,16 +1,16 @@
-"""Scans as different as those that people bring: what the pretrained network learns from."""
+"""Random scans for the training of the pretrained network."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ptycho_torch.simulation.acquire import MARGIN_PX, SimulatedScan, acquire, object_shape
-from ptycho_torch.simulation.objects import OBJECTS, PICTURES, picture
+from ptycho_torch.simulation.objects import NATURAL_IMAGES, OBJECTS, natural_image
 from ptycho_torch.simulation.probes import PROBES, out_of_focus, with_modes
 from ptycho_torch.simulation.scan_paths import SCAN_PATHS
 
 HELD_OUT = ("camera", "coins", "astronaut", "chelsea")
-"""Pictures that `random_scan` never shows, for benchmarks on objects that the pretrained network has not seen."""
+"""Images that `random_scan` never uses, for benchmarks on objects that the pretrained network has not seen."""
 SHOWN_PROBES = ("disk", "gaussian", "defocus", "zone-plate")
 SIZES = {32: 0.35, 48: 0.2, 64: 0.35, 96: 0.05, 128: 0.05}  # N and how often
 PIXELS = 64 * 64**2
@@ -18,7 +18,7 @@ PIXELS = 64 * 64**2
 
 
 def random_scan(rng: np.random.Generator) -> SimulatedScan:
-    """A compact scan of random N, probe, modes, path, overlap, dose (10^2.6 … 10^9 photons a pattern) and object."""
+    """A compact scan of random N, probe, modes, path, overlap, dose (10^2.6 … 10^9 photons per pattern) and object."""
     n = int(rng.choice(list(SIZES), p=list(SIZES.values())))
     probe = with_modes(random_probe(n, rng=rng), int(rng.choice([1, 2, 3], p=[0.75, 0.15, 0.1])))
     count = int(np.clip(PIXELS // n**2, 25, 144))
@@ -57,7 +57,7 @@ def random_object(shape: tuple[int, int], *, rng: np.random.Generator) -> np.nda
     """An object of random kind and contrast, turned and mirrored at random, at times an island in empty space."""
     kind = str(rng.choice(["natural", *OBJECTS], p=[0.45, 0.15, 0.1, 0.15, 0.1, 0.05]))
     if kind == "natural":
-        names = [name for name in PICTURES if name not in HELD_OUT]
+        names = [name for name in NATURAL_IMAGES if name not in HELD_OUT]
         first, second = rng.choice(names, size=2, replace=rng.uniform() < 0.2)
         absorption, delay = (_glimpse(str(name), shape, rng=rng) for name in (first, second))
     else:
@@ -73,9 +73,9 @@ def random_object(shape: tuple[int, int], *, rng: np.random.Generator) -> np.nda
 
 
 def _glimpse(name: str, shape: tuple[int, int], *, rng: np.random.Generator) -> np.ndarray:
-    """A random part of a picture, [0, 1], at a random scale and in one of eight orientations."""
+    """A random part of an image, [0, 1], at a random scale and in one of eight orientations."""
     side = round(max(shape) * np.exp(rng.uniform(0, np.log(3.5))))
-    whole = picture(name, (side, side))
+    whole = natural_image(name, (side, side))
     whole = np.rot90(whole, int(rng.integers(4)))
     whole = whole[:, ::-1] if rng.uniform() < 0.5 else whole
     top, left = (int(rng.integers(side - length + 1)) for length in shape)

@@ -1,4 +1,4 @@
-"""What happens beside training: progress that people read, a log that programs read, a stop that loses nothing."""
+"""Callbacks of training: progress, log, checkpoints, and a graceful stop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Progress(pl.Callback):
 
 
 class JsonLines(pl.Callback):
-    """One JSON object an epoch in `training_log.jsonl`: losses, learning rate, intensity scale, time."""
+    """One JSON object per epoch in `training_log.jsonl`: losses, learning rate, intensity scale, time."""
 
     def __init__(self, path: Path, *, append: bool) -> None:
         self.path, self._append = path, append
@@ -72,7 +72,7 @@ class JsonLines(pl.Callback):
 
 
 class LastCheckpoint(pl.Callback):
-    """The state between two epochs, for `--resume`: what follows it is what would have followed."""
+    """The state between two epochs, for `--resume`: training continues as if it had not stopped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,8 +112,8 @@ class StopWhenDiverged(pl.Callback):
 class BestCheckpoints(ModelCheckpoint):
     """The best epochs. When training goes on, only files in its own folder count, whatever paths a checkpoint names.
 
-    The trainer deletes what is no longer among the best, and folders with all that they hold; a checkpoint that comes
-    from elsewhere must not say where.
+    The trainer deletes what is no longer among the best, and folders with all that they hold; a checkpoint from
+    elsewhere must not choose them.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ class BestCheckpoints(ModelCheckpoint):
 
 @contextmanager
 def same_signal_handlers() -> Iterator[None]:
-    """What signals did before, they do again afterwards: a training must not leave its own handlers behind."""
+    """Restores the signal handlers afterwards: training must not leave its own installed."""
     before = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         yield

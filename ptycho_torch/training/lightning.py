@@ -98,7 +98,7 @@ def warm_up_and_cosine(optimizer: torch.optim.Optimizer, steps: int, *, longest_
 
 
 def keep_quiet() -> None:
-    """Keeps the trainer's tips and warnings from users: what matters is said by this package."""
+    """Silences the tips and warnings of the trainer; this package reports what matters."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for module in ("pytorch_lightning", "lightning_fabric"):
         warnings.filterwarnings("ignore", module=module)

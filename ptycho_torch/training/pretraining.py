@@ -1,4 +1,4 @@
-"""`pretrain`: the network that reconstructs scans it has never seen, learned from simulated ones with known truth."""
+"""`pretrain`: training of the pretrained networks on simulated scans with known truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import bright_subsets, refining_subsets
+from ptycho_torch.data.subsets import pretrained_subsets, refinement_subsets
 from ptycho_torch.errors import DataError, PtychoError, UsageError
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.posterior import PosteriorMean
@@ -35,24 +35,25 @@ from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
 LIT = 0.3
 """Object pixels with this fraction of the largest illumination, or more, count fully."""
 GOOD_ENOUGH, CLEAN_ENOUGH = 2e-5, 2e-4
-"""Relative square errors below which a stage (sweeps alone go on from there) and the posterior mean, which fades where
-there is little noise, are not needed. A smaller one lets bright scans kill the posterior mean: it then says nothing."""
+"""Relative square errors below which a stage (sweeps converge from there) and the posterior mean (faded out at low
+noise) are not needed. With a smaller value, high-dose scans drive the output of the posterior mean to zero."""
 HOPELESS = 0.4
-"""Relative square error above which a scan only confuses: too little light or overlap for anything to be seen."""
+"""Relative square error above which a scan is left out: dose or overlap are too low to recover anything."""
 CROP, CROPS = 64, 8
-"""Side [px] of the pieces that a U-Net learns from, and their number in a step."""
+"""Side [px] of the training crops of a U-Net, and their number per step."""
 RISE = 400
-"""Steps at most until the learning rate is reached: a deep U-Net from scratch dies of a faster rise."""
-UNSEEN = 60
-"""Scans that only tell what a stage has gained."""
-CAREFUL = 0.5
-"""The learning rate of the `PosteriorMean`, four levels deep, over that of the stages: at one, half of it may die."""
+"""Largest number of warm-up steps: with fewer, a deep U-Net may get stuck at zero output."""
+VALIDATION_SCANS = 60
+"""Validation scans, for the gain of a stage."""
+POSTERIOR_RATE = 0.5
+"""The learning rate of the `PosteriorMean`, four levels deep, over that of the stages: at one, half of its channels may
+get stuck at zero."""
 SWEEPS_BEFORE, SCANS_OF_POSTERIOR = 12, 3
-"""Sweeps of refinement before the `PosteriorMean` looks, and how many times the scans of a stage it learns from."""
+"""Sweeps of refinement before the `PosteriorMean`, and its number of scans over that of a stage."""
 
 
 class Example(NamedTuple):
-    """What a U-Net saw of a scan `[channel, H, W]`, the truth turned to it `[H, W]`, and how much each pixel counts."""
+    """The input of a U-Net `[channel, H, W]`, the truth with the same global phase `[H, W]`, and pixel weights."""
 
     seen: Tensor
     truth: Tensor
@@ -85,7 +86,7 @@ def pretrain(
     The sweeps of a stage need no training. So each stage in turn is run once over `recipe.scans` scans, behind the
     stages that are finished, and its U-Net learns in `recipe.steps` steps to turn what the sweeps left into the truth.
     The `PosteriorMean` learns last, from `SCANS_OF_POSTERIOR` times as many scans that are refined. With `resume` it
-    goes on after the last stage in `folder`; without `say` nothing is said.
+    continues after the last stage in `folder`; `say` takes lines of text.
     """
     keep_quiet()
     device = torch.device(device)
@@ -141,9 +142,9 @@ def _learn(
     *,
     is_silent: bool,
 ) -> float:
-    """Train one U-Net on what it sees of simulated scans; the gain on others [dB]."""
+    """Train one U-Net on simulated scans; returns the gain on others [dB]."""
     scans = recipe.scans * (SCANS_OF_POSTERIOR if stage == recipe.stages else 1)
-    unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(UNSEEN, recipe.scans))
+    unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(VALIDATION_SCANS, recipe.scans))
     examples = _examples(see, seed=[recipe.seed, stage, 0], count=scans)
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
@@ -158,7 +159,7 @@ def _learn(
         log_every_n_steps=10,
     )
     crops = Crops(examples, seed=[recipe.seed, stage, 2], steps=recipe.steps)
-    enough, pace = (CLEAN_ENOUGH, CAREFUL) if stage == recipe.stages else (GOOD_ENOUGH, 1.0)
+    enough, pace = (CLEAN_ENOUGH, POSTERIOR_RATE) if stage == recipe.stages else (GOOD_ENOUGH, 1.0)
     training = StageTraining(learner, learning_rate=pace * recipe.learning_rate, enough=enough)
     with same_signal_handlers():
         trainer.fit(training, DataLoader(crops, batch_size=None))
@@ -173,19 +174,19 @@ def _learn(
 
 
 def _at_stage(network: Unrolled, scan: Scan, *, stage: int) -> tuple[Tensor, Tensor, Region]:
-    """What the U-Net of a stage sees of a scan, and the truth, of order one like that."""
+    """The input of the U-Net of a stage for a scan, and the truth, of order one."""
     probe = torch.from_numpy(scan.probe)
-    region, truth = as_region(scan, subsets=bright_subsets(scan, np.arange(len(scan)), probe))
+    region, truth = as_region(scan, subsets=pretrained_subsets(scan, np.arange(len(scan)), probe))
     region = region.to(_device_of(network))
     seen, _ = next(itertools.islice(network.stages(region), stage, None))
     return seen, truth / region.uniform_transmission, region
 
 
 def _refined(network: Unrolled, scan: Scan) -> tuple[Tensor, Tensor, Region]:
-    """What the `PosteriorMean` sees of a scan that is refined from the network's object, and the truth."""
+    """The input of the `PosteriorMean` for a scan refined from the network's object, and the truth."""
     probe, indices = torch.from_numpy(scan.probe), np.arange(len(scan))
-    first, _ = as_region(scan, subsets=bright_subsets(scan, indices, probe))
-    subsets, validation = refining_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
+    first, _ = as_region(scan, subsets=pretrained_subsets(scan, indices, probe))
+    subsets, validation = refinement_subsets(scan, indices, probe), pick_validation_set(scan.positions, probe)
     region, truth = as_region(scan, subsets=subsets, validation=validation)
     first, region = (each.to(_device_of(network)) for each in (first, region))
     start = on_canvas(network(first), first.origin, region)
@@ -199,7 +200,7 @@ def _device_of(network: torch.nn.Module) -> torch.device:
 
 @torch.inference_mode()
 def _examples(see: Callable[[Scan], tuple[Tensor, Tensor, Region]], *, seed: list[int], count: int) -> list[Example]:
-    """What is seen of `count` simulated scans, in half precision; hopeless ones are left out."""
+    """The inputs for `count` simulated scans, in half precision, without hopeless ones."""
     found = []
     for number in range(count):
         seen, truth, region = see(_simulated([*seed, number]))
@@ -208,12 +209,13 @@ def _examples(see: Callable[[Scan], tuple[Tensor, Tensor, Region]], *, seed: lis
         if relative_error(_object(seen), truth, weight) < HOPELESS:
             found.append(Example(seen.half(), truth, weight.half()))
     if not found:
-        raise UsageError(f"--scans {count}: none of them could be reconstructed at all; ask for more")
+        raise UsageError(f"--scans {count}: none of them could be reconstructed; use more")
     return found
 
 
 class Crops(IterableDataset[Example]):
-    """`steps` batches of random pieces, mirrored and turned over at random, each truth turned to what was seen."""
+    """`steps` batches of random pieces, mirrored and turned over at random, each truth with the global phase of the
+    input."""
 
     def __init__(self, examples: list[Example], *, seed: list[int], steps: int) -> None:
         self.examples, self.seed, self.steps = examples, seed, steps
@@ -232,7 +234,7 @@ class Crops(IterableDataset[Example]):
 
 def _crop(example: Example, rng: np.random.Generator) -> list[Tensor]:
     height, width = example.truth.shape
-    for _ in range(5):  # a dark corner teaches nothing
+    for _ in range(5):  # a dark crop has no information
         top, left = (int(rng.integers(max(1, side - CROP + 1))) for side in (height, width))
         window = np.s_[..., top : top + CROP, left : left + CROP]
         if example.weight[window].float().mean() > LIT:
@@ -271,7 +273,7 @@ def _simulated(seed: list[int]) -> Scan:
         made = random_scan(rng)
         try:
             return Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
-        except DataError:  # a pattern without a photon, or a stop outside: nobody keeps such a scan
+        except DataError:  # a pattern without photons, or a position outside
             continue
 
 

@@ -1,4 +1,4 @@
-"""What an epoch shows to the network: compact regions of the scan around random anchors."""
+"""The regions of an epoch: compact parts of the scan around random patterns."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ptycho_torch.data.grouping import compact_region, group_neighbours
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import handy_subsets
+from ptycho_torch.data.subsets import network_subsets
 
 
 class Anchors(Sampler[int]):
-    """Random patterns to build regions around: a fresh draw an epoch, fixed by seed and epoch alone."""
+    """Random patterns to build regions around: drawn again for each epoch, by seed and epoch alone."""
 
     def __init__(self, n_patterns: int, *, regions: int, seed: int) -> None:
         self.n_patterns, self.regions, self.seed, self.epoch = n_patterns, regions, seed, 0
@@ -39,7 +39,7 @@ class Regions(Dataset[Region]):
     def __init__(
         self, scan: Scan, indices: np.ndarray, probe: Tensor, *, size: int, group_size: int = 1, mean_photons: float
     ) -> None:
-        self.subsets = 1 if group_size > 1 else handy_subsets(scan.positions[indices], probe)
+        self.subsets = 1 if group_size > 1 else network_subsets(scan.positions[indices], probe)
         self.scan, self.indices, self.probe = scan, indices, probe
         self.positions = scan.positions[indices]
         self.size, self.group_size, self.mean_photons = min(size, len(indices)), group_size, mean_photons
@@ -66,7 +66,7 @@ class Regions(Dataset[Region]):
 
 
 def spread_anchors(positions: np.ndarray, *, size: int, most: int) -> list[int]:
-    """Anchors of up to `most` regions that lie evenly over the scan."""
+    """Anchors of up to `most` regions, evenly spread over the scan."""
     groups = group_neighbours(positions, min(size, len(positions)))
     picked = groups[np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).round().astype(int))]
     centres = positions[picked].mean(1)
@@ -75,5 +75,5 @@ def spread_anchors(positions: np.ndarray, *, size: int, most: int) -> list[int]:
 
 
 def as_loader(regions: Regions, sampler: Sampler[int] | list[int], *, workers: int) -> DataLoader[Region]:
-    """One region a batch."""
+    """One region per batch."""
     return DataLoader(regions, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)

@@ -29,7 +29,7 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.pretrained import pretrained_network
 from ptycho_torch.physics.probe import masked_probe
-from ptycho_torch.predictors import Start, load_model
+from ptycho_torch.predictors import Predictor, load_model
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
 from ptycho_torch.report import one_line
@@ -52,7 +52,7 @@ class _Trained(NamedTuple):
 
 
 def train(config: TrainConfig) -> Path:
-    """Train as the settings say and write `wts.h5.zip` into the output folder; returns its path."""
+    """Train with these settings and write `wts.h5.zip` into the output folder; returns its path."""
     config = _profiled(config)
     device = resolve_device(config.accelerator, config.device)
     with own_switches(device, is_deterministic=config.deterministic):
@@ -76,12 +76,12 @@ def train_scan(
     device: str = "auto",
     say: Callable[[str], object] | None = None,
     **settings: Any,
-) -> Start:
+) -> Predictor:
     """A model trained on a scan, ready for `reconstruct`.
 
     `settings` are those of the command `train`, by their names: `max_epochs=20, network="unrolled", gridsize=2, …`.
     Without `validation`, a part of the scan is held out. The bundle, checkpoints and log stay in `output_dir`; without
-    it nothing stays. Nothing is printed; `say` takes lines for people. Raises UsageError for a setting that does not
+    it nothing stays. Nothing is printed; `say` takes lines of text. Raises UsageError for a setting that does not
     exist or has no meaning, DataError for a scan that cannot be trained on.
     """
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def _trainer_silenced() -> Iterator[None]:
 def _train(
     scan: Scan, test: Scan | None, config: TrainConfig, device: torch.device, say: Callable[[str], object]
 ) -> _Trained:
-    """Trains on the scan as the settings say, and writes the bundle."""
+    """Trains on the scan with these settings, and writes the bundle."""
     scan, test = _prepared(scan, test, config, device, say)
     for note in (*scan.describe(), *(test.describe() if test else ())):
         say(note)
@@ -170,7 +170,7 @@ def _misfit(trainer: pl.Trainer, config: TrainConfig) -> str:
 
 
 def fit_scale(scan: Scan, kept: np.ndarray, config: TrainConfig) -> IntensityScale:
-    """The intensity scale that training starts from, fitted on the training split."""
+    """The initial intensity scale of training, fitted on the training split."""
     nphotons = config.nphotons
     closed = config.intensity_scale == "closed-form" or (config.intensity_scale == "learned" and nphotons is not None)
     photons = nphotons if closed and nphotons is not None else scan.mean_photons(kept)
@@ -206,7 +206,7 @@ def _profiled(config: TrainConfig) -> TrainConfig:
 def _prepared(
     scan: Scan, test: Scan | None, config: TrainConfig, device: torch.device, say: Callable[[str], object]
 ) -> tuple[Scan, Scan | None]:
-    """Both scans with the probe that the settings ask for."""
+    """Both scans with the probe of the settings."""
     if config.probe_from == "patterns":
         scan = with_probe_from_patterns(scan, device=device, say=say)
     if config.probe_update:
@@ -252,7 +252,7 @@ def _network(config: TrainConfig, n: int) -> torch.nn.Module:
 
 
 def network_options(config: TrainConfig, n: int) -> dict[str, int]:
-    """What `build_network` needs to make the same network again."""
+    """The arguments of `build_network` for this network."""
     sizes = {"stages": config.stages, "sweeps": config.sweeps, "width": config.network_width}
     if config.init == "pretrained":
         _, learned = pretrained_network()
@@ -335,7 +335,7 @@ def _fit(
         )
     best = checkpoints[0].best_model_path if checkpoints else ""
     if best:
-        # The network of the best epoch with the scale of the last: the likelihood by which "best" is told can't see it.
+        # The network of the best epoch with the scale of the last: the likelihood does not depend on it.
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         prefix = "model.network."
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -419,7 +419,7 @@ def _write_bundle(
         "probe": {"modes": len(scan.probe), "norm": scale.probe_norm, "origin": scan.probe_origin},
         "pixel_size_m": scan.pixel_size_m,
         "wavelength_m": scan.wavelength_m,
-        **({} if scan.propagation == "far" else {"propagation": scan.propagation}),  # far field where nothing is said
+        **({} if scan.propagation == "far" else {"propagation": scan.propagation}),  # far field by default
         "training": {"epochs": trainer.current_epoch, "steps": trainer.global_step, **losses},
     }
     provenance = {

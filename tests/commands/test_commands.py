@@ -31,7 +31,7 @@ def printed_scale(text: str) -> float:
     return float(found[1])
 
 
-def test_inference_leaves_arrays_pictures_numbers_and_a_report(
+def test_inference_leaves_arrays_images_numbers_and_a_report(
     model_dir: Path, scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = infer_words(model_dir, scan_file, tmp_path / "out")

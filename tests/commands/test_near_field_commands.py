@@ -10,7 +10,7 @@ import pytest
 from conftest import infer_words, run
 
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def test_the_pretrained_network_gives_way_to_a_flat_object_and_says_so(
     assert "the pretrained network is trained on far-field patterns; the initial object is flat" in said
     assert "near field over 1 mm" in said
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    course = metrics["refinement"]["likelihood_per_pixel"]
-    assert min(course) < 0.5 * course[0]
+    history = metrics["refinement"]["likelihood_per_pixel"]
+    assert min(history) < 0.5 * history[0]
     assert metrics["reference"]["amplitude_psnr_db"] > 20
     assert "Fresnel number" in (tmp_path / "report.html").read_text()
 
@@ -50,8 +50,8 @@ def test_the_probe_is_found_from_the_patterns_as_the_mean_pattern_propagated_bac
         "--quiet",
     ]
     assert run("refine", *words, "--sweeps", 6, "--accelerator", "cpu") == 0
-    course = json.loads((tmp_path / "metrics.json").read_text())["refinement"]["likelihood_per_pixel"]
-    assert min(course) < 0.7 * course[0]
+    history = json.loads((tmp_path / "metrics.json").read_text())["refinement"]["likelihood_per_pixel"]
+    assert min(history) < 0.7 * history[0]
 
 
 def test_a_bundle_of_the_far_field_is_refused_in_a_line(
@@ -68,8 +68,8 @@ def test_a_bundle_says_on_what_propagation_it_was_trained(
 ) -> None:
     words = ["--max_epochs", 1, "--n_images", 4, "--batch_size", 4, "--network_width", 8, "--accelerator", "cpu"]
     assert run("train", "--train_data_file", near_file, "--output_dir", tmp_path / "model", *words, "--quiet") == 0
-    start = find_start(tmp_path / "model", read_scan(near_file))
-    assert start.propagation == "near"
+    predictor = find_predictor(tmp_path / "model", read_scan(near_file))
+    assert predictor.propagation == "near"
     assert run(*infer_words(tmp_path / "model", near_file, tmp_path / "near")) == 0
     with np.load(tmp_path / "near" / "reconstruction.npz") as found:
         assert np.isfinite(found["object"]).all()

@@ -96,11 +96,11 @@ def test_a_terminal_has_one_bar_that_is_gone_at_the_end_and_lines_that_stay() ->
         for sweep in range(1, 4):
             clock.now += 4
             progress.on_sweep(Sweep(sweep, 8, 0.5))
-        progress.say("[the network looks again]")
+        progress.say("[the network reconstructs again]")
         progress.on_sweep(Sweep(4, 8, 0.25))
     text = terminal.getvalue()
     assert "sweep 4/8" in text and "held-out misfit 0.25 per pixel  at most 12 s left" in text
-    assert "[the network looks again]\n" in text
+    assert "[the network reconstructs again]\n" in text
     assert text.endswith("\x1b[1A\x1b[2K")  # up to the bar's line, which is erased
 
 

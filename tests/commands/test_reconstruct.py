@@ -205,7 +205,7 @@ def test_datasets_say_their_units(result: pt.Reconstruction, tmp_path: Path) -> 
         assert file["object"].shape == result.object.shape
 
 
-def test_pictures_for_other_programs(result: pt.Reconstruction, tmp_path: Path) -> None:
+def test_images_for_other_programs(result: pt.Reconstruction, tmp_path: Path) -> None:
     import tifffile
 
     result.save(tmp_path / "result.tif")
@@ -220,7 +220,7 @@ def test_a_reconstruction_is_a_value(result: pt.Reconstruction) -> None:
     assert "\n" not in repr(result) and "144 patterns" in repr(result) and "2 probe modes" in repr(result)
     page = result._repr_html_()
     assert "data:image/png;base64," in page and "misfit R" in page and len(page) < 400_000
-    assert len(result.plot().axes) == 6  # three pictures, three colour bars
+    assert len(result.plot().axes) == 6  # three images, three colour bars
 
 
 @pytest.mark.parametrize(

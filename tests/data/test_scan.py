@@ -138,12 +138,12 @@ def test_probes_of_every_form(save, stored, modes):
     np.testing.assert_allclose(abs(scan.probe[0]), abs(arrays["probeGuess"]), rtol=1e-6)
 
 
-def test_a_missing_probe_is_guessed_and_said_so(save):
+def test_a_missing_probe_is_estimated_and_said_so(save):
     counts = photons(mean=50.0)
     scan = read_scan(save(members(counts), without=("probeGuess",)))
     assert scan.probe_is_guess
-    assert scan.probe_origin == "guessed from the mean pattern"
-    assert any("guessed" in note for note in scan.notes)
+    assert scan.probe_origin == "estimated from the mean pattern"
+    assert any("estimated" in note for note in scan.notes)
     assert scan.probe.shape == (1, N, N)
     assert np.square(abs(scan.probe)).sum() == pytest.approx(counts.sum((1, 2)).mean(), rel=1e-4)
 

@@ -14,18 +14,18 @@ from ptycho_torch.data.grouping import group_neighbours
 from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.data.subsets import handy_subsets, overlap
+from ptycho_torch.data.subsets import network_subsets, overlap
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import unrolled
 from ptycho_torch.networks.cnn import Cnn
 from ptycho_torch.networks.unet import TILE, UNet, in_tiles
 from ptycho_torch.networks.unrolled import (
-    SEEN,
+    CHANNELS,
     Correction,
     Unrolled,
     _without_global_phase,
     gradient_of,
-    likeliest_share,
+    held_out_factor,
 )
 from ptycho_torch.physics.patches import extract
 from ptycho_torch.simulation import acquire, simulate_scan
@@ -89,7 +89,7 @@ def test_a_broad_phase_stands_before_any_training() -> None:
     broad = np.abs(made.obj) * np.exp(3j * (x**2 - 0.5 * y))
     made = acquire(broad, made.probe, positions=made.positions, photons=1e4, noise=False, rng=np.random.default_rng(0))
     scan = Scan.from_arrays(made.amplitude, made.positions, probe=made.probe, domain="amplitude", obj=made.obj)
-    region = everything(scan, subsets=handy_subsets(scan.positions, torch.as_tensor(scan.probe)))
+    region = everything(scan, subsets=network_subsets(scan.positions, torch.as_tensor(scan.probe)))
     with torch.no_grad():
         obj = Unrolled()(region)
     turn = obj * truth_on(region, scan).conj()
@@ -149,7 +149,7 @@ def test_a_move_goes_as_far_as_what_is_held_out_finds_likeliest(missing: float, 
     region, truth = as_region(scan, validation=pick_validation_set(scan.positions, torch.as_tensor(scan.probe)))
     waves = torch.randn(region.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        found = likeliest_share(region, truth - missing * 0.03 * waves, 0.03 * waves)
+        found = held_out_factor(region, truth - missing * 0.03 * waves, 0.03 * waves)
     assert float(found) == pytest.approx(share, abs=0.06)
 
 
@@ -171,10 +171,10 @@ def test_what_is_held_out_holds_a_wrong_correction_back_in_bright_light_only() -
     assert error(300, held_out=True) == pytest.approx(error(300, held_out=False), rel=0.1)
 
 
-def test_a_correction_is_as_careful_as_the_object_is_settled() -> None:
+def test_a_correction_is_proportional_to_the_updates() -> None:
     correction = Correction(width=4, levels=2)
     torch.nn.init.normal_(correction.unet.last.weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    seen = torch.randn(1, len(SEEN), 16, 16, generator=torch.Generator().manual_seed(1))
+    seen = torch.randn(1, len(CHANNELS), 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         padding = correction(torch.zeros_like(seen))
         assert padding.isfinite().all() and padding.abs().max() < 1e-3
@@ -305,5 +305,5 @@ def test_overlap_counts_the_patterns_that_light_a_pixel() -> None:
     y, x = np.meshgrid(np.arange(12) * 4.0, np.arange(12) * 4.0, indexing="ij")
     positions = np.stack([y.ravel(), x.ravel()], 1)
     assert overlap(positions, flat) == pytest.approx(4, rel=0.1)
-    assert handy_subsets(positions * 0.75, flat) == 3
-    assert handy_subsets(positions * 4, flat) == 1
+    assert network_subsets(positions * 0.75, flat) == 3
+    assert network_subsets(positions * 4, flat) == 1

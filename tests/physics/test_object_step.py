@@ -23,7 +23,8 @@ def wave(seed: int) -> torch.Tensor:
 
 @given(st.floats(0, 1), st.floats(0, 0.95), st.integers(0, 99))
 def test_many_equal_directions_add_up_to_a_geometric_series(step: float, momentum: float, seed: int) -> None:
-    value, velocity, direction = torch.zeros(SHAPE, dtype=torch.complex64), torch.zeros(SHAPE), wave(seed)
+    value = velocity = torch.zeros(SHAPE, dtype=torch.complex64)
+    direction = wave(seed)
     for _ in range(3):
         value, velocity = momentum_step(value, velocity, direction, step=step, momentum=momentum)
     expected = step * (3 + 2 * momentum + momentum**2) * direction

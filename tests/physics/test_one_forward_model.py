@@ -13,7 +13,7 @@ PACKAGE = Path(ptycho_torch.__file__).parent
 PROPAGATE = {"far_field", "inverse_far_field", "fft2", "ifft2", "fftn", "ifftn", "exit_wave"}
 OF_A_PROPAGATOR = {"forward", "adjoint", "apply", "apply_adjoint"}
 ALLOWED = {
-    ("metrics.py", "fft2"): "registers two pictures, and their Fourier ring correlation: pictures, not waves",
+    ("metrics.py", "fft2"): "registers two images, and their Fourier ring correlation: images, not waves",
     ("simulation/probes.py", "fft2"): "makes probes: defocus of an aperture",
     ("simulation/probes.py", "ifft2"): "makes probes: from an aperture or from speckles to the object",
     ("simulation/variety.py", "fft2"): "makes probes: aberrations",

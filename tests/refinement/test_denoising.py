@@ -1,4 +1,4 @@
-"""The denoiser behind a refinement: what it looks at, when it is kept, and what it gains."""
+"""The denoiser behind a refinement: its input, when it is kept, and what it gains."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from test_refine_command import refine_words, result
 
 from ptycho_torch.data.held_out import pick_validation_set
 from ptycho_torch.data.region import Region, on_canvas
-from ptycho_torch.data.subsets import refining_subsets
-from ptycho_torch.networks.posterior import SEEN, PosteriorMean
+from ptycho_torch.data.subsets import refinement_subsets
+from ptycho_torch.networks.posterior import CHANNELS, PosteriorMean
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.low_pass import combine_frequencies
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement import Estimate, Refined, Unknowns, refine
 from ptycho_torch.refinement.denoising import Denoised, denoise, in_words, network_input, stray_light
 from ptycho_torch.simulation.truth import as_region, relative_error
@@ -31,7 +31,7 @@ def at_the_truth(photons: float) -> tuple[Region, Refined]:
     scan = simulated(photons=photons, n=32, positions=100)
     indices, probe = np.arange(len(scan)), torch.from_numpy(scan.probe)
     options = {
-        "subsets": refining_subsets(scan, indices, probe),
+        "subsets": refinement_subsets(scan, indices, probe),
         "validation": pick_validation_set(scan.positions, probe),
     }
     region, truth = as_region(scan, **options)
@@ -55,7 +55,7 @@ def test_the_noise_that_it_looks_at_is_the_noise_of_the_object(photons: float) -
     """σ² is 1/n up to the excess, which is near one where the object explains the counts."""
     region, refined = at_the_truth(photons)
     seen, excess = network_input(region, refined)
-    assert seen.shape == (len(SEEN), *region.shape) and 0.95 < excess < 1.6
+    assert seen.shape == (len(CHANNELS), *region.shape) and 0.95 < excess < 1.6
     light = region.illumination()
     bright = light > 0.3 * light.max()
     if photons > 1e4:
@@ -92,7 +92,7 @@ def test_without_held_out_patterns_nothing_is_kept() -> None:
     region, truth = as_region(scan, subsets=1)
     refined = Refined(truth + 0.1, region.probe, region.positions, torch.ones(len(region)), start="refined")
     found = denoise(region, refined, Constant(torch.full_like(truth, -0.1), region))
-    assert not found.is_kept and in_words(found) == "denoising: left out, no pattern is held out to check it"
+    assert not found.is_kept and in_words(found) == "denoising: discarded, no pattern is held out to check it"
 
 
 def test_it_fades_where_there_is_no_noise() -> None:
@@ -164,16 +164,16 @@ def refined_from_pretrained(photons: float) -> tuple[Region, Refined, torch.Tens
     """Pictures that the training never showed, refined; the truth in the same unit, how much each pixel counts, and
     the denoiser."""
     scan = simulated(photons=photons, positions=196)
-    start = find_start(Path("pretrained"), scan)
+    predictor = find_predictor(Path("pretrained"), scan)
     probe, indices = torch.as_tensor(scan.probe), np.arange(len(scan))
     options = {
-        "subsets": refining_subsets(scan, indices, probe),
+        "subsets": refinement_subsets(scan, indices, probe),
         "validation": pick_validation_set(scan.positions, probe),
     }
     region = Region(scan, indices, probe, **options).loaded()
     _, truth = as_region(scan, **options)
     with torch.inference_mode():
-        obj = on_canvas(start.model.network(region), region.origin, region)
+        obj = on_canvas(predictor.model.network(region), region.origin, region)
         refined = refine(region, obj, sweeps=10, start="network")
     light = region.illumination()
     weight = (light / (0.3 * light.max())).clamp(max=1)
@@ -227,5 +227,5 @@ def test_what_a_denoising_did_is_said_in_a_line(before: float, after: float, gai
     found = Denoised(NOISELESS[1], before, after, gain, 1.0, is_kept)
     line = in_words(found)
     assert line.startswith(f"denoising: held-out misfit {before:.5g} -> {after:.5g} per pixel") and "\n" not in line
-    assert ("left out" in line) == (not is_kept)
+    assert ("discarded" in line) == (not is_kept)
     assert found.scores()["gain_in_standard_errors"] == gain

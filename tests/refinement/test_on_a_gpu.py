@@ -15,7 +15,7 @@ from scans import dense_scan
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, seconds_on
 from ptycho_torch.errors import UsageError
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement.initial_probe import search_probe, with_refined_probe
 from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
 from ptycho_torch.refinement.schedule import SCHEDULE, ProbeSearch
@@ -33,15 +33,15 @@ def scan() -> Scan:
 
 def refined_on(device: torch.device, scan: Scan, start: str, **options: object) -> RefinedScan:
     """The network and the refinement, as `infer --refine` runs them."""
-    begin, chosen = find_start(Path(start), scan), np.arange(len(scan))
-    scan = begin.in_photons(scan)
-    begin.model.to(device)
+    predictor, chosen = find_predictor(Path(start), scan), np.arange(len(scan))
+    scan = predictor.in_photons(scan)
+    predictor.model.to(device)
     validation = validation_set_of(scan, chosen, options["unknowns"])
-    region = begin.region(scan, chosen, validation=validation, device=device)
+    region = predictor.region(scan, chosen, validation=validation, device=device)
     with torch.inference_mode():
-        obj = begin.model(region)
+        obj = predictor.model(region)
         assert obj.device.type == device.type
-        return refined_scan(obj, region, begin, scan, chosen, schedule=SHORT, **options)
+        return refined_scan(obj, region, predictor, scan, chosen, schedule=SHORT, **options)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_infer_writes_the_same_from_a_gpu(scan_file: Path, tmp_path: Path):
 
 def test_the_gradients_of_a_training_are_the_same_on_a_gpu(scan):
     def gradients(device: torch.device) -> torch.Tensor:
-        begin = find_start(Path("pretrained"), scan)
-        begin.model.to(device)
-        begin.model.loss(begin.region(scan, np.arange(len(scan)), device=device))["loss"].backward()
-        return torch.cat([parameter.grad.cpu().flatten() for parameter in begin.model.network.parameters()])
+        predictor = find_predictor(Path("pretrained"), scan)
+        predictor.model.to(device)
+        predictor.model.loss(predictor.region(scan, np.arange(len(scan)), device=device))["loss"].backward()
+        return torch.cat([parameter.grad.cpu().flatten() for parameter in predictor.model.network.parameters()])
 
     expected = gradients(torch.device("cpu"))
     with pretend_gpu() as gpu:

@@ -17,7 +17,7 @@ from scans import rewritten
 from ptycho_torch.config import RefineConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.region import Region
-from ptycho_torch.predictors import find_start
+from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement import SCHEDULE, Refined, Unknowns, refine, rounds
 
 
@@ -40,10 +40,10 @@ def refined_dir(scan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_refinement_from_nothing_gives_the_picture(refined_dir: Path, scan_file: Path) -> None:
     arrays, metrics = result(refined_dir)
     assert metrics["reference"]["amplitude_pearson"] > 0.97 and metrics["reference"]["phase_pearson"] > 0.97
-    course = metrics["refinement"]
-    values = course["likelihood_per_pixel"]
-    assert values[course["best_sweep"]] == min(values) < 0.5 * values[0]
-    assert len(values) == course["sweeps"] + 1 and course["held_out_patterns"] >= 4
+    history = metrics["refinement"]
+    values = history["likelihood_per_pixel"]
+    assert values[history["best_sweep"]] == min(values) < 0.5 * values[0]
+    assert len(values) == history["sweeps"] + 1 and history["held_out_patterns"] >= 4
     assert arrays["probe"].shape == (1, 32, 32) and arrays["given_positions"].shape == arrays["positions"].shape
     assert np.array_equal(arrays["positions"], arrays["given_positions"])
     for name in ("reconstructed_phase.png", "report.html", "refinement.png"):
@@ -129,12 +129,12 @@ def test_positions_are_put_right_in_rounds(
     assert run(*(word for word in refine_words(path, tmp_path / "out", *words) if word != "--quiet")) == 0
     assert capsys.readouterr().out.count("the network reconstructs again from the positions found so far") == 2
     arrays, metrics = result(tmp_path / "out")
-    course, order = metrics["refinement"], arrays["pattern_indices"]
-    assert course["rounds"][:2] == [30, 20] and len(course["likelihood_per_pixel"]) == course["sweeps"] + 1
-    assert course["sweeps"] == sum(course["rounds"]) == len(course["subsets"]) and course["best_sweep"] > 50
+    history, order = metrics["refinement"], arrays["pattern_indices"]
+    assert history["rounds"][:2] == [30, 20] and len(history["likelihood_per_pixel"]) == history["sweeps"] + 1
+    assert history["sweeps"] == sum(history["rounds"]) == len(history["subsets"]) and history["best_sweep"] > 50
     assert np.array_equal(arrays["given_positions"], wrong[order])
     moves = arrays["positions"] - arrays["given_positions"]
-    assert course["position_moves_rms_px"] == pytest.approx(np.sqrt(np.square(moves).sum(1).mean()))
+    assert history["position_moves_rms_px"] == pytest.approx(np.sqrt(np.square(moves).sum(1).mean()))
     left = arrays["positions"] - true[order]
     assert np.sqrt(np.square(left - left.mean(0)).sum(1).mean()) < (0.08 if correction == "free" else 0.15)
 
@@ -154,11 +154,11 @@ def test_every_round_begins_where_the_last_sweep_of_the_one_before_has_left_the_
     monkeypatch.setattr(rounds, "refine", recorded)
     short = replace(SCHEDULE, search_sweeps=6, near_sweeps=6, fixed_sweeps=6)
     scan, unknowns = read_scan(scan_file), Unknowns(probe=True, positions="free")
-    start, chosen = find_start(Path("flat"), scan), np.arange(len(scan))
-    region = start.region(scan, chosen)
+    predictor, chosen = find_predictor(Path("flat"), scan), np.arange(len(scan))
+    region = predictor.region(scan, chosen)
     with torch.inference_mode():
-        obj = start.model(region)
-        rounds.refined_scan(obj, region, start, scan, chosen, sweeps=18, unknowns=unknowns, schedule=short)
+        obj = predictor.model(region)
+        rounds.refined_scan(obj, region, predictor, scan, chosen, sweeps=18, unknowns=unknowns, schedule=short)
     assert len(seen) == 3
     for (before, found), (after, _) in itertools.pairwise(seen):
         places = dict(
@@ -198,7 +198,7 @@ def test_a_refinement_that_makes_no_sense_is_refused_in_a_line(
     assert not (tmp_path / "out" / "reconstruction.npz").exists()
 
 
-def test_freedom_without_a_refinement_is_refused(
+def test_unknowns_without_a_refinement_are_refused(
     model_dir: Path, scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*infer_words(model_dir, scan_file, tmp_path / "out"), "--probe-update") == 2

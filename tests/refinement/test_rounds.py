@@ -11,7 +11,7 @@ import torch
 from scans import dense_scan
 
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.predictors import Start, find_start
+from ptycho_torch.predictors import Predictor, find_predictor
 from ptycho_torch.refinement import SCHEDULE, Progress, Unknowns
 from ptycho_torch.refinement.rounds import RefinedScan, Round, initial_of, plan_rounds, refined_scan, validation_set_of
 
@@ -19,7 +19,7 @@ FREE, AFFINE = Unknowns(positions="free"), Unknowns(positions="affine")
 SHORT = replace(SCHEDULE, search_sweeps=4, near_sweeps=3, fixed_sweeps=3)
 
 
-def test_rounds_first_search_positions_then_settle_them_then_hold_them() -> None:
+def test_rounds_search_positions_then_converge_then_hold_them() -> None:
     plan = plan_rounds(100, FREE, start="network")
     assert [each.sweeps for each in plan] == [30, 20, 20, 30]
     assert [(each.unknowns.positions, each.over_relax) for each in plan] == [
@@ -52,20 +52,20 @@ def moved_scan() -> Scan:
     return replace(scan, positions=scan.positions + errors)
 
 
-def run(scan: Scan, start: Start, sweeps: int, unknowns: Unknowns, **options: object) -> RefinedScan:
-    chosen, scan = np.arange(len(scan)), start.in_photons(scan)
-    region = start.region(scan, chosen, validation=validation_set_of(scan, chosen, unknowns))
+def run(scan: Scan, predictor: Predictor, sweeps: int, unknowns: Unknowns, **options: object) -> RefinedScan:
+    chosen, scan = np.arange(len(scan)), predictor.in_photons(scan)
+    region = predictor.region(scan, chosen, validation=validation_set_of(scan, chosen, unknowns))
     with torch.inference_mode():
-        obj = start.model(region)
-        return refined_scan(obj, region, start, scan, chosen, sweeps=sweeps, unknowns=unknowns, **options)  # type: ignore[arg-type]
+        obj = predictor.model(region)
+        return refined_scan(obj, region, predictor, scan, chosen, sweeps=sweeps, unknowns=unknowns, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("flat", "flat"), ("pretrained", "network")])
 def test_sweeps_are_counted_over_all_rounds_and_seen_as_transmission(name: str, kind: str) -> None:
     scan, seen, said = moved_scan(), list[Progress](), list[str]()
-    start = find_start(Path(name), scan)
-    assert initial_of(start) == kind
-    found = run(scan, start, 10, FREE, schedule=SHORT, on_sweep=seen.append, say=said.append)
+    predictor = find_predictor(Path(name), scan)
+    assert initial_of(predictor) == kind
+    found = run(scan, predictor, 10, FREE, schedule=SHORT, on_sweep=seen.append, say=said.append)
     assert [each.sweep for each in seen] == list(range(1, 11)) and {each.sweeps for each in seen} == {10}
     values = found.scores["likelihood_per_pixel"]
     assert len(values) == 11 and found.scores["rounds"] == [4, 3, 3]
@@ -81,15 +81,17 @@ def test_sweeps_are_counted_over_all_rounds_and_seen_as_transmission(name: str, 
 
 def test_who_sees_the_sweeps_ends_all_rounds() -> None:
     scan = moved_scan()
-    found = run(scan, find_start(Path("flat"), scan), 10, FREE, schedule=SHORT, on_sweep=lambda seen: seen.sweep == 6)
+    found = run(
+        scan, find_predictor(Path("flat"), scan), 10, FREE, schedule=SHORT, on_sweep=lambda seen: seen.sweep == 6
+    )
     assert found.scores["rounds"] == [4, 2] and found.scores["sweeps"] == 6
 
 
 def test_a_refinement_that_gains_nothing_says_so() -> None:
     scan = dense_scan(photons=300)
-    start, said = find_start(Path("flat"), scan), list[str]()
+    predictor, said = find_predictor(Path("flat"), scan), list[str]()
     still = (replace(SCHEDULE.segments[0], steps=((0.0, 0.0),)),)
     slow = replace(SCHEDULE, segments=still, phase_gradient_sweeps=())
-    found = run(scan, start, 3, Unknowns(), schedule=slow, say=said.append)
+    found = run(scan, predictor, 3, Unknowns(), schedule=slow, say=said.append)
     assert found.scores["best_sweep"] == 0
     assert said[-1].startswith("refinement: 3 sweeps did not improve the held-out patterns; the initial object is kept")

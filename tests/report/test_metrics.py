@@ -132,7 +132,7 @@ def test_the_scored_region_spans_the_positions_less_the_inset() -> None:
         metrics.scored_region(positions, 30)
 
 
-# --- pictures
+# --- images
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -299,7 +299,7 @@ def _bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "cut": (folder / "cut.npz", "can't be read"),
         "other": (folder / "other.npz", "only picture"),
         "pickled": (folder / "pickled.npz", "can't be read"),
-        "flat": (folder / "flat.npz", "a complex picture"),
+        "flat": (folder / "flat.npz", "a complex array"),
         "far": (folder / "far.npz", "share 0 x 44 px"),
         "half": (folder / "half.npz", "whole numbers"),
         "holes": (folder / "holes.npz", "NaN"),

@@ -1,4 +1,4 @@
-"""The pictures show the object that is there, in a readable gauge, and the page needs nothing but itself."""
+"""The images show the object, in a readable gauge, and the page needs nothing but itself."""
 
 import base64
 import io
@@ -13,10 +13,10 @@ import pytest
 from matplotlib.image import imread
 from skimage import data
 
-from ptycho_torch.report import for_display, write_pictures, write_report
+from ptycho_torch.report import for_display, write_images, write_report
 from ptycho_torch.report.display import colour_limits
+from ptycho_torch.report.images import Panel, as_png, draw, montage, object_panels, scale_bar
 from ptycho_torch.report.page import headlines, rows
-from ptycho_torch.report.pictures import Panel, as_png, draw, montage, object_panels, scale_bar
 from ptycho_torch.types import Reconstruction
 
 TOP, LEFT, HEIGHT, WIDTH = 7, 4, 30, 46
@@ -83,7 +83,7 @@ def test_ramp_and_offset_of_the_phase_do_not_show(slope):
     assert shown.phase == pytest.approx(plain.phase, abs=1e-4, nan_ok=True)
 
 
-def test_what_lies_in_the_dark_does_not_tilt_the_picture():
+def test_what_lies_in_the_dark_does_not_tilt_the_image():
     obj = sample()
     spoilt = np.where(light() < 50, 40 * np.exp(1j * np.indices(obj.shape)[0] * 1.1), obj)
     spoilt[0, 0] = np.nan
@@ -164,7 +164,7 @@ def test_a_scale_bar_as_long_as_it_says_is_there_only_when_the_pixel_size_is_kno
 
 
 def test_the_png_holds_every_pixel_upright_at_its_grey(reconstruction, tmp_path):
-    write_pictures(tmp_path, reconstruction)
+    write_images(tmp_path, reconstruction)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "reconstructed_amplitude.png",
         "reconstructed_phase.png",
@@ -300,11 +300,11 @@ def test_the_page_asks_for_nothing(page):
     assert "default-src 'none'" in text
 
 
-def test_the_pictures_come_first_and_are_those_of_the_files(page, reconstruction, tmp_path):
+def test_the_images_come_first_and_are_those_of_the_files(page, reconstruction, tmp_path):
     _, seen = page
     tags = [tag for tag, _ in seen.tags]
     assert tags.index("img") < tags.index("dl") < tags.index("table")
-    write_pictures(tmp_path, reconstruction)
+    write_images(tmp_path, reconstruction)
     images = seen.images()
     assert len(images) == 4
     for image, name in zip(images, ("amplitude", "phase"), strict=False):

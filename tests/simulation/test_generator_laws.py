@@ -30,7 +30,7 @@ def test_objects_are_passive_fit_the_shape_and_follow_the_seed(kind: str, height
     assert np.isfinite(obj).all()
     assert np.abs(obj).max() <= 1 + 1e-12
     np.testing.assert_array_equal(obj, make(shape, rng=np.random.default_rng(seed)))
-    if kind != "natural":  # two of 182 pairs of pictures can be the same
+    if kind != "natural":  # two of 182 pairs of images can be the same
         assert not np.array_equal(obj, make(shape, rng=np.random.default_rng(seed + 1)))
 
 

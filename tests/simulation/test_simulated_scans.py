@@ -66,7 +66,7 @@ def test_objects_fill_any_rectangle_with_a_physical_transmission(kind: str, shap
     assert np.angle(obj).std() > 0.1
 
 
-def test_a_natural_object_shows_two_different_pictures() -> None:
+def test_a_natural_object_shows_two_different_images() -> None:
     for seed in range(5):
         obj = OBJECTS["natural"]((64, 64), rng=np.random.default_rng(seed))
         assert abs(np.corrcoef(np.abs(obj).ravel(), np.angle(obj).ravel())[0, 1]) < 0.9

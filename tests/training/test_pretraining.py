@@ -1,4 +1,4 @@
-"""The network that comes along, the command that trains it, and the benchmark that judges it."""
+"""The pretrained network, the command that trains it, and the benchmark that evaluates it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ptycho_torch.commands import benchmark
 from ptycho_torch.commands.benchmark import Row, run_row
 from ptycho_torch.config import BenchmarkConfig
 from ptycho_torch.data.formats import read_scan
-from ptycho_torch.data.subsets import handy_subsets
+from ptycho_torch.data.subsets import network_subsets
 from ptycho_torch.networks.posterior import PosteriorMean
 from ptycho_torch.networks.pretrained import read_pretrained
 from ptycho_torch.networks.unrolled import Unrolled
-from ptycho_torch.simulation.objects import PICTURES
+from ptycho_torch.simulation.objects import NATURAL_IMAGES
 from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
 from ptycho_torch.simulation.unseen import simulated
 from ptycho_torch.simulation.variety import HELD_OUT, random_object, random_scan
@@ -97,11 +97,11 @@ def test_random_scans_are_fixed_by_their_seed_and_never_show_a_held_out_picture(
         shown.add(name)
         return np.full(shape, 0.5)
 
-    monkeypatch.setattr("ptycho_torch.simulation.variety.picture", note)
+    monkeypatch.setattr("ptycho_torch.simulation.variety.natural_image", note)
     rng = np.random.default_rng(0)
     for _ in range(200):
         random_object((20, 20), rng=rng)
-    assert shown == set(PICTURES) - set(HELD_OUT)
+    assert shown == set(NATURAL_IMAGES) - set(HELD_OUT)
 
 
 def test_crops_turn_the_truth_to_what_was_seen() -> None:
@@ -117,12 +117,12 @@ def test_crops_turn_the_truth_to_what_was_seen() -> None:
 
 @pytest.mark.parametrize("photons", [1e3, 1e5])
 def test_the_shipped_network_comes_nearer_to_the_truth_than_its_sweeps(photons: float) -> None:
-    """On pictures that training never showed."""
+    """On images that training never uses."""
     pretrained = read_pretrained()
     network, bare = Unrolled(**pretrained.options["network"]), Unrolled(**pretrained.options["network"])
     network.load_state_dict(pretrained.network)
     scan = simulated(photons=photons)
-    region, truth = as_region(scan, subsets=handy_subsets(scan.positions, torch.from_numpy(scan.probe)))
+    region, truth = as_region(scan, subsets=network_subsets(scan.positions, torch.from_numpy(scan.probe)))
     light = region.illumination()
     weight = (light / (0.3 * light.max())).clamp(max=1)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Scan files: one module for each format, and `read_scan`, which finds the one that knows a file."""
+"""Scan files: one module for each format, and `read_scan`, which selects the one for a file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ptycho_torch.types import Domain
 
 
 class ScanFormat(Protocol):
-    """What a module has to offer to be a format."""
+    """The interface of a format module."""
 
     name: str
 
     def recognises(self, path: Path) -> bool:
-        """Whether name or first bytes of an existing file are those of this format."""
+        """Whether an existing file is of this format, by its name or its first bytes."""
 
     def read(self, path: Path, *, domain: Domain | None = None) -> Scan:
         """The scan in the file, checked; DataError in one line when it can't be used."""
@@ -41,4 +41,4 @@ def read_scan(path: str | Path, *, domain: Domain | None = None) -> Scan:
     except OSError as error:
         raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
     names = ", ".join(form.name for form in FORMATS)
-    raise DataError(f"{path}: not a scan file that is known here: {names} can be read")
+    raise DataError(f"{path}: not a scan file of a known format: {names} can be read")

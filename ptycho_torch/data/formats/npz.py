@@ -1,4 +1,4 @@
-"""The scan NPZ: patterns in `diff3d`, positions in `xcoords` and `ycoords`, and what else is known, key by key."""
+"""The scan NPZ: patterns in `diff3d`, positions in `xcoords` and `ycoords`, and optional keys."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def read(path: Path, *, domain: Domain | None = None) -> Scan:
 def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = None, /, **more: ArrayLike) -> None:
     """Writes a scan NPZ from keys and arrays, whole or not at all; equal arrays give equal bytes.
 
-    `diff3d` [n, N, N] is amplitude = √counts unless `measurement_domain` says counts; `xcoords` (column) and `ycoords`
+    `diff3d` [n, N, N] is amplitude = √counts unless `measurement_domain` is counts; `xcoords` (column) and `ycoords`
     (row) [n] are object pixels; `probeGuess` [N, N] or [mode, N, N] is in √photons. What is left out of the start
-    coordinates, mask, scan_index and domain is filled in. Raises DataError when the arrays do not make a scan file.
+    coordinates, mask, scan_index and domain is filled in. Raises DataError for arrays that are not a scan.
     """
     members = {key: np.asarray(value) for key, value in {**(arrays or {}), **more}.items()}
     missing = [key for key in ("diff3d", "xcoords", "ycoords") if key not in members]
@@ -119,7 +119,7 @@ def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = No
 
 @dataclass
 class _Members:
-    """An open archive, read one member at a time, and what is worth telling about it."""
+    """An open archive, read one member at a time, and notes about it."""
 
     path: Path
     archive: zipfile.ZipFile
@@ -216,7 +216,7 @@ class _Members:
             obj = obj[0]
         if obj.ndim == 2 and np.isfinite(obj).all():
             return obj
-        self.notes.append(f"objectGuess {obj.shape} is ignored: it is not one picture (H, W) of finite numbers")
+        self.notes.append(f"objectGuess {obj.shape} is ignored: it is not one array (H, W) of finite numbers")
         return None
 
     def _positive(self, *keys: str) -> float | None:

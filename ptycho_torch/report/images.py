@@ -1,4 +1,4 @@
-"""Pictures with exact pixels, a colour bar with its unit and a scale bar, drawn with matplotlib's object interface."""
+"""Images with exact pixels, a colour bar with its unit and a scale bar, drawn with matplotlib's object interface."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AMPLITUDE_COLOURS, PHASE_COLOURS, LIGHT_COLOURS = "gray", "gray", "viridis"
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """An image with what its reader needs: range, unit, and how large it is or where it lies."""
+    """An image with its range, its unit, and its scale or place."""
 
     image: np.ndarray  # [h, w], NaN = nothing known there
     limits: tuple[float, float]
@@ -47,7 +47,7 @@ class Panel:
     points: tuple[np.ndarray, np.ndarray] | None = None  # (y, x) [n, 2] and values [n], drawn as dots in the colours
 
 
-def write_pictures(output_dir: str | Path, reconstruction: Reconstruction) -> None:
+def write_images(output_dir: str | Path, reconstruction: Reconstruction) -> None:
     """`reconstructed_amplitude.png` and `reconstructed_phase.png` of the illuminated part of the object."""
     for name, panel in zip(("amplitude", "phase"), object_panels(reconstruction), strict=True):
         save(draw([panel]), Path(output_dir) / f"reconstructed_{name}.png")
@@ -126,12 +126,12 @@ def scale_bar(pixel_size_m: float, width_px: int) -> tuple[float, str]:
     return length / pixel_size_m, f"{length / unit:.6g} {name}"
 
 
-# --- layout, in pixels of the picture ---------------------------------------------------------------------------------
+# --- layout, in pixels of the image -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the parts of a panel lie; all in pixels of the picture, from its lower left corner."""
+    """Where the parts of a panel lie; all in pixels of the image, from its lower left corner."""
 
     image: tuple[int, int, int, int]  # left, bottom, width, height
     bar: tuple[int, int, int, int]
