@@ -274,7 +274,7 @@ class RefinementSettings(Config):
     )
 
     @model_validator(mode="after")
-    def _freedom_of_a_refinement(self) -> RefinementSettings:
+    def _unknowns_of_a_refinement(self) -> RefinementSettings:
         found = contradictions.of_a_refinement(
             refine=self.refine,
             probe_update=self.probe_update,

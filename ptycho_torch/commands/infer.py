@@ -18,7 +18,7 @@ from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.reconstruction import reconstruct
-from ptycho_torch.report import one_line, write_course, write_pictures, write_removed, write_report
+from ptycho_torch.report import one_line, write_pictures, write_refinement, write_removed, write_report
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.scale import IntensityScale
 from ptycho_torch.types import Reconstruction
@@ -123,7 +123,7 @@ def _write(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
         scan_facts=made_by["scan"],
         bundle_facts={**made_by["model"]["facts"], "intensity scale": scale.describe()},
         per_pattern_misfit=scores["misfit_R_per_pattern"],
-        course=write_course(folder, result) if "refinement" in scores else None,
+        refinement=write_refinement(folder, result) if "refinement" in scores else None,
         removed=write_removed(folder, result) if result.undenoised is not None else None,
         command=command_line(),
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptycho_torch.data.region import Region
+from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.networks.door import from_channels, to_channels
 from ptycho_torch.networks.unet import UNet, in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
@@ -18,7 +17,7 @@ from ptycho_torch.physics.optics import detector_intensity
 from ptycho_torch.physics.phase_gradient import slow_phase, unexplained
 from ptycho_torch.physics.preconditioner import slow_phase_acceleration
 
-COURSE = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.7))
+FIRST_STEPS = ((1.0, 0.5), (0.5, 0.8), (0.5, 0.85), (0.5, 0.7))
 """Step η and momentum μ of the sweeps of the first, the second … and all later stages, before any training."""
 POISSON_FROM, DARKNESS = 3, 0.12
 """The first stage, from 0, that follows the Poisson likelihood, and its background over what is left unexplained."""
@@ -46,20 +45,19 @@ class Unrolled(nn.Module):
     what the stage before left unexplained, be it photon noise or what the model does not know. In the far field the
     phase that the patterns' shifts in the last sweep tell of is added then, and always a `Correction`: a U-Net sees O,
     d, v, the mean Ō of the last sweep's objects, √illumination and ln R², what the sweep left unexplained (photon
-    noise, in the end). The last
-    stage goes on from Ō, which has less of the noise of single subsets; where patterns are held out of the region and
-    light is bright, its correction goes as far as those find it likely (`likeliest_share`). Steps η and momenta μ are
-    learned for every sweep; before, the first stage strides out, the later ones carry on (see `COURSE`). The probe acts
-    through the physics only, so that the network carries over to probes that it has not seen. Source of the idea:
-    learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and rPIE (Maiden et al. 2009, 2017); of the
-    subsets: Hudson & Larkin 1994; of the mean: Polyak & Juditsky 1992.
+    noise, in the end). The last stage goes on from Ō, which has less of the noise of single subsets; where patterns are
+    held out of the region and light is bright, its correction goes as far as those find it likely (`likeliest_share`).
+    Steps η and momenta μ are learned for every sweep; before, the first stage takes long steps, later ones short ones
+    (`FIRST_STEPS`). The probe acts through the physics only, so that the network carries over to probes that it has not
+    seen. Source of the idea: learned iterative reconstruction (Adler & Öktem 2018); of the step: ePIE and rPIE (Maiden
+    et al. 2009, 2017); of the subsets: Hudson & Larkin 1994; of the mean: Polyak & Juditsky 1992.
     """
 
     def __init__(self, *, stages: int = 3, sweeps: int = 3, width: int = 16, levels: int = 3) -> None:
         super().__init__()
-        course = torch.tensor([COURSE[min(stage, len(COURSE) - 1)] for stage in range(stages)])
-        self.step = nn.Parameter(course[:, :1].repeat(1, sweeps))
-        self.momentum = nn.Parameter(course[:, 1:].repeat(1, sweeps))
+        first = torch.tensor([FIRST_STEPS[min(stage, len(FIRST_STEPS) - 1)] for stage in range(stages)])
+        self.step = nn.Parameter(first[:, :1].repeat(1, sweeps))
+        self.momentum = nn.Parameter(first[:, 1:].repeat(1, sweeps))
         self.denoisers = nn.ModuleList(Correction(width=width, levels=levels) for _ in range(stages))
 
     def forward(self, region: Region) -> Tensor:
@@ -146,11 +144,20 @@ def _unrest(power: Tensor) -> Tensor:
     return blurred.sqrt()
 
 
-def gradient_of(obj: Tensor, region: Region, subset: int, **options: Any) -> Tensor:
-    """The likelihood gradient of one subset of a region's patterns; see `likelihood_gradient` for `options`."""
-    return region.total(
-        lambda batch: region.forward.gradient(obj, batch, batch.amplitude, batch.valid, **options), subset
-    )
+def gradient_of(
+    obj: Tensor,
+    region: Region,
+    subset: int,
+    *,
+    background: Tensor | None = None,
+    shifts: list[Tensor] | None = None,
+) -> Tensor:
+    """The likelihood gradient of one subset of a region's patterns; see `likelihood_gradient` for the others."""
+
+    def of_batch(batch: Batch) -> Tensor:
+        return region.forward.gradient(obj, batch, batch.amplitude, batch.valid, background=background, shifts=shifts)
+
+    return region.total(of_batch, subset)
 
 
 def likeliest_share(region: Region, obj: Tensor, move: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def refined_scan(
     now, given = replace(scan, probe=with_modes.numpy()), scan.positions
     first: FinishedRound | None = None
     current: FinishedRound | None = None
-    course: list[Refined] = []
+    finished: list[Refined] = []
     for plan in plan_rounds(sweeps, unknowns, start=initial_of(start), schedule=schedule):
         before = 0
         if current is not None:
@@ -126,12 +126,12 @@ def refined_scan(
         )
         current = FinishedRound(result, canvas, now, before)
         first = first or current
-        course.append(_without_estimates(result))
+        finished.append(_without_estimates(result))
         if result.is_interrupted:
             break
     assert first is not None and current is not None
     best = best_of(first, current, equivalent_gain=schedule.equivalent_gain)
-    scores = _scores(course, best, given)
+    scores = _scores(finished, best, given)
     say(_in_words(scores))
     result, canvas = best.result, best.canvas
     undenoised = None
@@ -155,7 +155,7 @@ def plan_rounds(
 ) -> list[Round]:
     """How many sweeps from each initial object, and what is free in them.
 
-    Where positions move and there are sweeps enough: first they are searched, then they settle in rounds, then the
+    Where positions move and there are sweeps enough: first they are searched, then they converge in rounds, then the
     object is refined at the positions found. Else all sweeps in one.
     """
     spare = sweeps - schedule.search_sweeps - schedule.fixed_sweeps
@@ -165,9 +165,9 @@ def plan_rounds(
     later: Initial = "refined" if start == "flat" else start
     is_near = unknowns.positions == "affine" and start != "flat"  # nothing is searched for an affine map
     searching = Round(schedule.search_sweeps, unknowns, start, over_relax=is_near)
-    settling = Round(schedule.near_sweeps, unknowns, later, over_relax=True)
+    converging = Round(schedule.near_sweeps, unknowns, later, over_relax=True)
     left = sweeps - schedule.search_sweeps - near * schedule.near_sweeps
-    return [searching, *[settling] * near, Round(left, replace(unknowns, positions="none"), later)]
+    return [searching, *[converging] * near, Round(left, replace(unknowns, positions="none"), later)]
 
 
 def initial_of(start: Start) -> Initial:
@@ -257,30 +257,30 @@ def _in_scan_order(values: np.ndarray, canvas: Region, others: np.ndarray) -> np
     return others
 
 
-def _scores(course: list[Refined], best: FinishedRound, given: np.ndarray) -> dict[str, Any]:
+def _scores(finished: list[Refined], best: FinishedRound, given: np.ndarray) -> dict[str, Any]:
     result, canvas = best.result, best.canvas
     moves = result.positions.cpu().numpy() + np.array(canvas.origin) - given[canvas.indices]
     power = result.probe.abs().square().sum((-2, -1))
     factors = result.intensities
-    sweeps = [len(each.misfits) - 1 for each in course]
+    sweeps = [len(each.misfits) - 1 for each in finished]
     return {
         "sweeps": sum(sweeps),
         "rounds": sweeps,
         "best_sweep": best.sweeps_before + result.best_sweep,
         "is_combined": result.is_combined,
         "held_out_patterns": canvas.validation_patterns,
-        "likelihood_per_pixel": _misfits(course),
-        "subsets": [count for each in course for count in each.subsets],
+        "likelihood_per_pixel": _misfits(finished),
+        "subsets": [count for each in finished for count in each.subsets],
         "probe_mode_power": (power / power.sum()).tolist(),
         "position_moves_rms_px": float(np.sqrt(np.square(moves).sum(1).mean())),
         "intensity_factors_spread": float(factors.std() / factors.mean()) if len(factors) > 1 else 0.0,
     }
 
 
-def _misfits(course: list[Refined]) -> list[float]:
+def _misfits(finished: list[Refined]) -> list[float]:
     """Held-out misfit after 0, 1, 2 … sweeps; between rounds the lower of the one's end and the other's start."""
     values: list[float] = []
-    for each in course:
+    for each in finished:
         first, *others = each.misfits
         values = [*values[:-1], min([first, *values[-1:]]), *others]
     return values

@@ -24,7 +24,6 @@ from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.data.region import Region
 from ptycho_torch.physics.likelihood import Likelihood, Poisson, as_likelihood
 from ptycho_torch.physics.low_pass import low_pass
-from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.positions import position_step
 from ptycho_torch.physics.preconditioner import Acceleration, slow_phase_acceleration
 from ptycho_torch.physics.probe import gather_shifted, illumination, probe_power
@@ -259,7 +258,7 @@ def _update(
     object_power = torch.zeros(state.probe.shape[-2:], device=region.device)
     for batch in (batch for subset in subsets for batch in region.batches(subset)):
         at = state.exposure(batch, unknowns)
-        patches = extract_whole(state.object, at.corners, region.n)
+        patches = region.forward.patches(state.object, at)
         correction, photons = region.forward.correction(
             patches,
             at.probe,

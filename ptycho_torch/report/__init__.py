@@ -4,6 +4,6 @@ from ptycho_torch.report.display import Display, for_display
 from ptycho_torch.report.one_line import one_line
 from ptycho_torch.report.page import write_report
 from ptycho_torch.report.pictures import write_pictures
-from ptycho_torch.report.refinement import write_course, write_removed
+from ptycho_torch.report.refinement import write_refinement, write_removed
 
-__all__ = ["Display", "for_display", "one_line", "write_course", "write_pictures", "write_removed", "write_report"]
+__all__ = ["Display", "for_display", "one_line", "write_pictures", "write_refinement", "write_removed", "write_report"]

@@ -49,14 +49,14 @@ def write_report(
     scan_facts: Mapping[str, Any],
     bundle_facts: Mapping[str, Any],
     per_pattern_misfit: np.ndarray | None = None,
-    course: Figure | None = None,
+    refinement: Figure | None = None,
     removed: Figure | None = None,
     command: str = "",
 ) -> None:
     """`report.html`: pictures, headline numbers, maps of misfit and light, facts, and the command that made it all.
 
     Scores are those of the reconstruction; `per_pattern_misfit` [n] belongs to its positions. The page needs no other
-    file and asks for none. `course` is the figure of a refinement, `removed` that of a denoising.
+    file and asks for none. `refinement` is the figure of a refinement, `removed` that of a denoising.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -66,7 +66,7 @@ def write_report(
         title=title,
         pictures=[_plate(draw([panel]), panel.label.partition(" ")[0]) for panel in object_panels(reconstruction)],
         headlines=list(headlines(reconstruction, bundle_facts)),
-        maps=[*_maps(reconstruction, per_pattern_misfit), *_course(course, removed)],
+        maps=[*_maps(reconstruction, per_pattern_misfit), *_refinement(refinement, removed)],
         tables=[
             (name, list(rows(facts)))
             for name, facts in (("Scan", scan_facts), ("Model", bundle_facts), ("Scores", reconstruction.scores))
@@ -143,11 +143,13 @@ def _plate(figure: Figure, caption: str) -> Plate:
     return Plate(source, caption, bool(width > 1.5 * height))
 
 
-def _course(course: Figure | None, removed: Figure | None) -> Iterator[Plate]:
+def _refinement(refinement: Figure | None, removed: Figure | None) -> Iterator[Plate]:
     if removed is not None:
         yield _plate(removed, "denoising: phase before and after, and what was taken out; it should show no structure")
-    if course is not None:
-        yield _plate(course, "refinement: held-out misfit after each sweep, the best one marked; moves of positions")
+    if refinement is not None:
+        yield _plate(
+            refinement, "refinement: held-out misfit after each sweep, the best one marked; moves of positions"
+        )
 
 
 def _maps(reconstruction: Reconstruction, misfit: np.ndarray | None) -> Iterator[Plate]:

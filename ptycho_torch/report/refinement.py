@@ -19,22 +19,22 @@ REMOVED_PX = 420
 """Longest side of each picture of `denoising.png`."""
 
 
-def draw_course(reconstruction: Reconstruction) -> Figure:
+def draw_refinement(reconstruction: Reconstruction) -> Figure:
     """The held-out misfit over the sweeps of a refinement and, where positions moved, from where to where."""
     from matplotlib.figure import Figure
 
-    course: dict[str, Any] = reconstruction.scores["refinement"]
+    refinement: dict[str, Any] = reconstruction.scores["refinement"]
     given, positions = reconstruction.given_positions, reconstruction.positions
     moved = given is not None and not np.array_equal(given, positions)
     figure = Figure(figsize=(10 if moved else 6, 4), layout="constrained")
     axes = figure.subplots(1, 2 if moved else 1, squeeze=False)[0]
-    values = np.array(course["likelihood_per_pixel"])
+    values = np.array(refinement["likelihood_per_pixel"])
     gain = np.maximum(values - values.min(), 0)
     lowest = gain[gain > 0].min() if (gain > 0).any() else 1.0
     axes[0].semilogy(np.maximum(gain, lowest / 2), color="black", marker=".")
-    for begin in np.cumsum(course["rounds"])[:-1]:
+    for begin in np.cumsum(refinement["rounds"])[:-1]:
         axes[0].axvline(begin, color="0.8", linewidth=1, linestyle="--")
-    axes[0].axvline(course["best_sweep"], color="tab:red", linewidth=1)
+    axes[0].axvline(refinement["best_sweep"], color="tab:red", linewidth=1)
     axes[0].set(xlabel="sweep", ylabel=f"held-out misfit per pixel, less {values.min():.5g}")
     if moved:
         assert given is not None
@@ -49,9 +49,9 @@ def draw_course(reconstruction: Reconstruction) -> Figure:
     return figure
 
 
-def write_course(folder: Path, reconstruction: Reconstruction) -> Figure:
+def write_refinement(folder: Path, reconstruction: Reconstruction) -> Figure:
     """`refinement.png` in `folder`; returns the figure."""
-    figure = draw_course(reconstruction)
+    figure = draw_refinement(reconstruction)
     save(figure, folder / "refinement.png")
     return figure
 

@@ -30,9 +30,9 @@ from ptycho_torch.refinement.denoising import network_input
 from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
 from ptycho_torch.simulation.variety import random_scan
 from ptycho_torch.training.callbacks import GracefulStop, Progress, same_signal_handlers
-from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
+from ptycho_torch.training.lightning import accelerator_of, keep_quiet, warm_up_and_cosine
 
-LIT = 0.3
+FULLY_LIT = 0.3
 """Object pixels with this fraction of the largest illumination, or more, count fully."""
 GOOD_ENOUGH, CLEAN_ENOUGH = 2e-5, 2e-4
 """Relative square errors below which a stage (sweeps alone go on from there) and the posterior mean, which fades where
@@ -43,7 +43,7 @@ CROP, CROPS = 64, 8
 """Side [px] of the pieces that a U-Net learns from, and their number in a step."""
 RISE = 400
 """Steps at most until the learning rate is reached: a deep U-Net from scratch dies of a faster rise."""
-UNSEEN = 60
+UNSEEN_SCANS = 60
 """Scans that only tell what a stage has gained."""
 CAREFUL = 0.5
 """The learning rate of the `PosteriorMean`, four levels deep, over that of the stages: at one, half of it may die."""
@@ -143,10 +143,10 @@ def _learn(
 ) -> float:
     """Train one U-Net on what it sees of simulated scans; the gain on others [dB]."""
     scans = recipe.scans * (SCANS_OF_POSTERIOR if stage == recipe.stages else 1)
-    unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(UNSEEN, recipe.scans))
+    unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(UNSEEN_SCANS, recipe.scans))
     examples = _examples(see, seed=[recipe.seed, stage, 0], count=scans)
     trainer = pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        accelerator=accelerator_of(device),
         devices=1,
         max_steps=recipe.steps,
         gradient_clip_val=1.0,
@@ -204,7 +204,7 @@ def _examples(see: Callable[[Scan], tuple[Tensor, Tensor, Region]], *, seed: lis
     for number in range(count):
         seen, truth, region = see(_simulated([*seed, number]))
         seen, light = seen.cpu(), region.illumination().cpu()
-        weight = (light / (LIT * light.max())).clamp(max=1)
+        weight = (light / (FULLY_LIT * light.max())).clamp(max=1)
         if relative_error(_object(seen), truth, weight) < HOPELESS:
             found.append(Example(seen.half(), truth, weight.half()))
     if not found:
@@ -235,7 +235,7 @@ def _crop(example: Example, rng: np.random.Generator) -> list[Tensor]:
     for _ in range(5):  # a dark corner teaches nothing
         top, left = (int(rng.integers(max(1, side - CROP + 1))) for side in (height, width))
         window = np.s_[..., top : top + CROP, left : left + CROP]
-        if example.weight[window].float().mean() > LIT:
+        if example.weight[window].float().mean() > FULLY_LIT:
             break
     parts = [part[window] for part in example]
     parts = [part.float() if part.dtype == torch.float16 else part for part in parts]
