@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -94,3 +95,20 @@ def test_an_import_through_a_wall_is_found(wall: str, name: str, line: str, hous
             module.unlink()
         else:
             module.write_text(before)
+
+
+PRINT = ("cli.py", "progress.py", "commands/", "training/run.py")
+"""Where people are spoken to; everything else returns values, or calls the `say` that it is given."""
+
+
+def prints(source: str) -> bool:
+    """Whether this source calls `print`."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+
+
+def test_only_commands_print() -> None:
+    package = ROOT / "ptycho_torch"
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if prints(path.read_text())}
+    assert all(name.startswith(PRINT) for name in found), f"{found}: return the words, or take a `say`"
+    assert {"cli.py", "commands/infer.py"} <= found

@@ -12,16 +12,10 @@ from ptycho_torch.data.subsets import overlap
 
 DENSE = 4.0
 """Patterns per object pixel from which on whole patterns may be held out; below, some pixels of patterns are."""
-
-
 LARGE = 200
 """Patterns from which on they may: those held out leave no holes, and there are enough of them to be significant."""
-
-
 LEAST = 32
 """Of a scan of fewer patterns nothing is held out."""
-
-
 ONE_IN = 8
 """Of a pattern that is not held out as a whole, one pixel in this many is."""
 

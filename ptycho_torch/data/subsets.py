@@ -13,11 +13,7 @@ from ptycho_torch.physics.probe import illumination
 
 PATTERNS_A_PIXEL = 2.5
 """How many patterns of one subset light an object pixel: fewer let the object move more often in a sweep."""
-
-
 MOST_SUBSETS = 8
-
-
 BRIGHT = 40.0
 """Photons that each subset has to bring to an object pixel before there may be more of them."""
 
