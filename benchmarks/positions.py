@@ -14,11 +14,10 @@ import numpy as np
 from common import command
 from scipy.ndimage import gaussian_filter
 
-from ptycho_torch.commands.benchmark import INSET_PX
 from ptycho_torch.data.formats.npz import write_scan_npz
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.evaluation import PlacedObject, shared_region
-from ptycho_torch.metrics import compare
+from ptycho_torch.metrics import INSET_PX, compare
 from ptycho_torch.simulation import acquire
 from ptycho_torch.simulation.unseen import simulated
 

@@ -13,7 +13,7 @@ import numpy as np
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import atomic_path, write_json
-from ptycho_torch.metrics import Scale, align, compare, scored_region
+from ptycho_torch.metrics import INSET_PX, Scale, align, compare, scored_region
 from ptycho_torch.report.comparison import draw_comparison
 from ptycho_torch.types import Reconstruction
 
@@ -42,7 +42,7 @@ def evaluate(
     output_dir: str | Path | None = None,
     ramp: bool = False,
     scale: Scale = "none",
-    inset: int = 8,
+    inset: int = INSET_PX,
     data_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Scores of the object in A against the one in B, laid over each other by `origin`, no registration.
@@ -73,7 +73,7 @@ def draw_evaluation(
     *,
     path: str | Path,
     names: tuple[str, str] = ("A", "B"),
-    inset: int = 8,
+    inset: int = INSET_PX,
 ) -> None:
     """A PNG of what `evaluate` compares, the global phase removed: amplitude and phase of both, and the difference."""
     recon, truth, _ = _laid_over(as_placed_object(a), as_placed_object(b), inset=inset)

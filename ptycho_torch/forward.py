@@ -9,11 +9,12 @@ propagations than the far field enter here, once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
+from ptycho_torch.physics.likelihood import Likelihood
 from ptycho_torch.physics.optics import detector_intensity, exit_wave
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.physics.probe import shift_probe
@@ -92,10 +93,21 @@ class Forward:
         at: Exposed,
         amplitude: Float[Tensor, "b n n"],
         valid: Bool[Tensor, "... n n"],
-        **options: Any,
+        *,
+        background: Float[Tensor, ""] | None = None,
+        shifts: list[Tensor] | None = None,
     ) -> Complex[Tensor, "H W"]:
         """The steepest-descent direction of the likelihood on the object, `[H, W]`: see `likelihood_gradient`."""
-        return likelihood_gradient(obj, at.probe, at.corners, amplitude, valid, propagator=self.propagator, **options)
+        return likelihood_gradient(
+            obj,
+            at.probe,
+            at.corners,
+            amplitude,
+            valid,
+            propagator=self.propagator,
+            background=background,
+            shifts=shifts,
+        )
 
     def correction(
         self,
@@ -103,7 +115,19 @@ class Forward:
         probe: Complex[Tensor, "#b mode n n"],
         amplitude: Float[Tensor, "b n n"],
         valid: Bool[Tensor, "... n n"],
-        **options: Any,
+        *,
+        likelihood: str | Likelihood = "poisson",
+        background: float = 0.0,
+        shifts: list[Tensor] | None = None,
     ) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
         """The correction of each exit wave, and each pattern's intensity: see `exit_wave_correction`."""
-        return exit_wave_correction(probe, patches, amplitude, valid, propagator=self.propagator, **options)
+        return exit_wave_correction(
+            probe,
+            patches,
+            amplitude,
+            valid,
+            propagator=self.propagator,
+            likelihood=likelihood,
+            background=background,
+            shifts=shifts,
+        )

@@ -14,9 +14,18 @@ import numpy as np
 from scipy import ndimage
 
 Scale = Literal["none", "amplitude", "complex"]
+INSET_PX = 8
+"""Pixels left out on each side of the rectangle of the scan positions, where the illumination is weaker."""
+LIT = 0.05
+"""A pixel counts as seen when its illumination is at least this fraction of the largest."""
 
 
-def scored_region(positions: np.ndarray, inset: int = 8) -> tuple[slice, slice]:
+def is_lit(illumination: np.ndarray) -> np.ndarray:
+    """Where an object was seen: bool, illumination ≥ 5 % of its largest value."""
+    return illumination >= LIT * illumination.max()
+
+
+def scored_region(positions: np.ndarray, inset: int = INSET_PX) -> tuple[slice, slice]:
     """Rows and columns of the object between the outermost scan positions [n, 2] (y, x), drawn in by `inset` pixels.
 
     There the summed illumination has almost its full strength. Raises ValueError when nothing is left.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ptycho_torch.data.region import Batch, Region
-from ptycho_torch.physics.likelihood import LIKELIHOODS, total_variation
+from ptycho_torch.physics.likelihood import LOSSES, total_variation
 from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.scale import gauge_prior
 
@@ -57,7 +57,7 @@ class PtychoModel(nn.Module):
         fits = []
         for batch in region.batches():
             predicted = self.counts(self.patches(obj, batch), batch, region)
-            fits.append(LIKELIHOODS[likelihood](predicted, batch.amplitude.square(), region.valid) * len(predicted))
+            fits.append(LOSSES[likelihood](predicted, batch.amplitude.square(), region.valid) * len(predicted))
         fit = torch.stack(fits).sum() / len(region)
         light = region.illumination()
         mean_square = (light * (obj.real.square() + obj.imag.square())).sum() / light.sum()

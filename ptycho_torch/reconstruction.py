@@ -22,9 +22,8 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import own_switches, resolve_device, seconds_on
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import PlacedObject, as_placed_object, shared_region
-from ptycho_torch.metrics import compare
-from ptycho_torch.physics.likelihood import NAMED, Likelihood, misfit, poisson_nll
-from ptycho_torch.physics.probe import masked_probe
+from ptycho_torch.metrics import INSET_PX, compare, is_lit
+from ptycho_torch.physics.likelihood import LIKELIHOODS, Likelihood, misfit, poisson_nll
 from ptycho_torch.physics.regularisers import Regulariser
 from ptycho_torch.predictors import Predictor, find_predictor
 from ptycho_torch.refinement import OnSweep, Unknowns
@@ -32,9 +31,6 @@ from ptycho_torch.refinement.initial_probe import OnStep, with_probe_from_patter
 from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
 from ptycho_torch.types import Reconstruction, check_finite
 
-REFERENCE_INSET = 8
-LIT = 0.05
-"""A canvas pixel counts as illuminated when its illumination is at least this fraction of the largest."""
 MOST_MODES = 8
 
 PositionCorrection = Literal["none", "free", "affine"]
@@ -142,8 +138,8 @@ class _Options:
         ):
             if getattr(self, name) not in get_args(kind):
                 raise UsageError(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(kind))} is needed")
-        if isinstance(self.likelihood, str) and self.likelihood not in NAMED:
-            raise UsageError(f"likelihood is {self.likelihood!r}: {', '.join(NAMED)} or an object is needed")
+        if isinstance(self.likelihood, str) and self.likelihood not in LIKELIHOODS:
+            raise UsageError(f"likelihood is {self.likelihood!r}: {', '.join(LIKELIHOODS)} or an object is needed")
         for name in ("refine", "modes", "patterns", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -240,9 +236,7 @@ def _matched(scan: Scan, predictor: Predictor, options: _Options) -> Scan:
     if scan.probe_is_guess and predictor.probe is not None:
         scan = replace(scan, probe=predictor.probe, probe_origin="from the bundle", probe_is_guess=False)
     if options.probe_mask:
-        diameter = options.probe_mask_diameter or scan.n / 2
-        probe = masked_probe(torch.as_tensor(scan.probe), diameter=diameter, sigma=options.probe_mask_sigma)
-        scan = replace(scan, probe=probe.numpy(), probe_origin=f"{scan.probe_origin}, cut to a disk of {diameter:g} px")
+        scan = scan.with_masked_probe(diameter=options.probe_mask_diameter, sigma=options.probe_mask_sigma)
     return scan
 
 
@@ -362,14 +356,14 @@ def _as_reconstruction(obj: Tensor, region: Region, predictor: Predictor, scan: 
 
 
 def _coverage(result: Reconstruction) -> dict[str, Any]:
-    lit = result.weight >= LIT * result.weight.max()
+    seen = is_lit(result.weight)
     return {
         "coverage": {
-            "illuminated_pixels": int(lit.sum()),
-            "illuminated_fraction_of_canvas": float(lit.mean()),
-            "photons_per_illuminated_pixel": float(result.weight[lit].mean()),
+            "illuminated_pixels": int(seen.sum()),
+            "illuminated_fraction_of_canvas": float(seen.mean()),
+            "photons_per_illuminated_pixel": float(result.weight[seen].mean()),
         },
-        "object_mean_amplitude": float(np.abs(result.object[lit]).mean()),
+        "object_mean_amplitude": float(np.abs(result.object[seen]).mean()),
     }
 
 
@@ -379,11 +373,10 @@ def _against_reference(result: Reconstruction, scan: Scan) -> dict[str, Any]:
         return {}
     ours, reference = as_placed_object(result), as_placed_object(scan)
     try:
-        rows, columns = shared_region(ours, reference, inset=REFERENCE_INSET)
+        rows, columns = shared_region(ours, reference, inset=INSET_PX)
     except DataError as error:
         return {"reference": {"skipped": str(error)}}
-    lit = PlacedObject(ours.path, result.weight, result.origin, None).cut(rows, columns)
-    mask = lit >= LIT * lit.max()
+    mask = is_lit(PlacedObject(ours.path, result.weight, result.origin, None).cut(rows, columns))
     ramp = scan.nphotons is None  # a reconstructed reference has its own phase ramp
     return {"reference": compare(ours.cut(rows, columns), reference.cut(rows, columns), ramp=ramp, mask=mask)}
 

@@ -26,7 +26,7 @@ from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import PlacedObject, shared_region
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.forward import Exposure
-from ptycho_torch.metrics import compare, scored_region
+from ptycho_torch.metrics import INSET_PX, compare, scored_region
 from ptycho_torch.networks.pretrained import posterior_mean
 from ptycho_torch.physics.likelihood import misfit
 from ptycho_torch.predictors import find_predictor
@@ -35,7 +35,6 @@ from ptycho_torch.refinement.denoising import denoise
 from ptycho_torch.simulation.unseen import defocused, simulated
 
 COLD_SWEEPS, WARM_SWEEPS, DENOISED_SWEEPS, ORACLE_SWEEPS = 60, 10, 20, 200
-INSET_PX = 8
 COLUMNS = (
     "pretrained",
     f"pretrained + {WARM_SWEEPS}",

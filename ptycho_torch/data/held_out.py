@@ -12,8 +12,6 @@ from ptycho_torch.data.subsets import overlap
 
 DENSE = 4.0
 """Patterns per object pixel from which on whole patterns may be held out; below, some pixels of patterns are."""
-
-
 LARGE = 200
 """Number of patterns from which on whole patterns may be held out: enough of them to be significant."""
 

@@ -159,6 +159,17 @@ class Scan:
             nominal_positions=self.nominal_positions[index],
         )
 
+    def with_masked_probe(self, *, diameter: float | None, sigma: float) -> Scan:
+        """This scan with its probe cut to a disk of `diameter` px (N/2), its edge `sigma` px soft."""
+        import torch
+
+        from ptycho_torch.physics.probe import masked_probe
+
+        diameter = diameter or self.n / 2
+        probe = masked_probe(torch.as_tensor(self.probe), diameter=diameter, sigma=sigma)
+        origin = f"{self.probe_origin}, cut to a disk of {diameter:g} px"
+        return replace(self, probe=probe.numpy(), probe_origin=origin)
+
     def with_guessed_probe(self) -> Scan:
         """This scan with a probe estimated from its mean pattern, and marked as such: see `guess_probe`."""
         import torch

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptycho_torch.data.region import Region
+from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.networks.door import from_channels, to_channels
 from ptycho_torch.networks.unet import UNet, in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
@@ -145,11 +144,20 @@ def _local_update(power: Tensor) -> Tensor:
     return blurred.sqrt()
 
 
-def gradient_of(obj: Tensor, region: Region, subset: int, **options: Any) -> Tensor:
-    """The likelihood gradient of one subset of a region's patterns; see `likelihood_gradient` for `options`."""
-    return region.total(
-        lambda batch: region.forward.gradient(obj, batch, batch.amplitude, batch.valid, **options), subset
-    )
+def gradient_of(
+    obj: Tensor,
+    region: Region,
+    subset: int,
+    *,
+    background: Tensor | None = None,
+    shifts: list[Tensor] | None = None,
+) -> Tensor:
+    """The likelihood gradient of one subset of a region's patterns; see `likelihood_gradient` for the others."""
+
+    def of_batch(batch: Batch) -> Tensor:
+        return region.forward.gradient(obj, batch, batch.amplitude, batch.valid, background=background, shifts=shifts)
+
+    return region.total(of_batch, subset)
 
 
 def held_out_factor(region: Region, obj: Tensor, move: Tensor) -> Tensor:

@@ -85,16 +85,16 @@ class Amplitude:
         return 0.5 * errors.sum((-2, -1)) / valid.sum((-2, -1))
 
 
-NAMED: dict[str, Likelihood] = {"poisson": Poisson(), "amplitude": Amplitude()}
+LIKELIHOODS: dict[str, Likelihood] = {"poisson": Poisson(), "amplitude": Amplitude()}
 
 
 def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
     """A likelihood of this name, or the one that is given; ValueError for a name that is not known."""
     if not isinstance(likelihood, str):
         return likelihood
-    if likelihood not in NAMED:
-        raise ValueError(f"likelihood {likelihood!r} is unknown; {', '.join(NAMED)} or an object is needed")
-    return NAMED[likelihood]
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"likelihood {likelihood!r} is unknown; {', '.join(LIKELIHOODS)} or an object is needed")
+    return LIKELIHOODS[likelihood]
 
 
 def poisson_nll(
@@ -134,7 +134,7 @@ def total_variation(obj: Complex[Tensor, "H W"]) -> Float[Tensor, ""]:
     return (squares + 1e-12).sqrt().mean()
 
 
-LIKELIHOODS = {"poisson": poisson_nll, "mae": amplitude_error}
+LOSSES = {"poisson": poisson_nll, "mae": amplitude_error}
 
 
 def _mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 DETAIL_PX = 2.0
 """Standard deviation of the Gaussian that separates low spatial frequencies from details."""
 
-
-DARKEST = 1e-3
+DARK_POWER = 1e-3
 """Power, of the largest, below which the low-frequency factor becomes that of all pixels."""
 
 
@@ -38,5 +37,5 @@ def combine_frequencies(
     """
     products = torch.stack([light * slow * details.conj(), light * details.abs().square().to(details.dtype)])
     along, power = low_pass(products)
-    least = DARKEST * power.real.max()
+    least = DARK_POWER * power.real.max()
     return details * (along + least * along.sum() / power.sum()) / (power.real.clamp_min(0) + least)

@@ -51,22 +51,6 @@ def place(
     return place_whole(wide, corners, shape)
 
 
-def merge_overlaps(
-    patches: Inexact[Tensor, "b n n"],
-    positions: Float[Tensor, "b 2"],
-    shape: tuple[int, int],
-    weight: Float[Tensor, "n n"],
-) -> Inexact[Tensor, "{shape[0]} {shape[1]}"]:
-    """The overlap constraint: one object that all patches share, the weighted mean of their values at each pixel.
-
-    O(r) = Σ_j w(r − r_j) p_j(r − r_j) / Σ_j w(r − r_j), `weight` `[n, n]` ≥ 0 (illumination, or ones);
-    pixels that no patch reaches are zero. Numerator and denominator have the same weight.
-    """
-    total = place(weight.expand(patches.shape[0], -1, -1), positions, shape)
-    summed = place(weight * patches, positions, shape)
-    return torch.where(total > 0, summed / total.clamp_min(torch.finfo(total.dtype).tiny), torch.zeros_like(summed))
-
-
 def extract_whole(obj: Inexact[Tensor, "H W"], corners: Int64[Tensor, "b 2"], n: int) -> Inexact[Tensor, "b {n} {n}"]:
     """Exact copies of n × n windows whose first pixel lies at `corners` (int64 `[b, 2]`); zero outside."""
     before, after = _overhang(corners, n, obj.shape)

@@ -20,7 +20,7 @@ from ptycho_torch.physics.probe import illumination
 DOUBT = 1.5
 """Centroids get weight as far as their squared shifts exceed this many times their squared deviation from the smooth
 field around them."""
-DARKEST = 1e-5
+DARK_LIGHT = 1e-5
 """Least weight, of the largest, in the fit of the phase: where there is no pattern the phase is continued."""
 
 
@@ -93,7 +93,7 @@ def slow_phase(
     dots = torch.stack([place(value[:, None, None], where, cells) for value in values.unbind(-1)])
     kernel = _on_cells(illumination(probe), cell, cells)
     light, *field = torch.fft.irfft2(torch.fft.rfft2(dots) * torch.fft.rfft2(kernel), s=cells).unbind()
-    weight = light.clamp_min(0) / light.max() + DARKEST
+    weight = light.clamp_min(0) / light.max() + DARK_LIGHT
     field_near, field_far = torch.stack(field).div(light.max()).mul_(2 * math.pi / n * cell).split(2)
     belief = _agreement(far, field_far / weight * (n / (2 * math.pi * cell)), where)
     phase = _fit_gradient(torch.lerp(field_near, field_far, belief), weight)

@@ -10,7 +10,7 @@ from ptycho_torch.physics.optics import detector_intensity, exit_wave
 from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
-SOFTENING = 0.1
+DIM = 0.1
 """This fraction of a pattern's mean count is added to its intensity: it bounds the weight of dark pixels."""
 
 
@@ -32,7 +32,7 @@ def position_step(
     """
     wave = propagator.forward(exit_wave(patches, probe))
     intensity, counts = detector_intensity(wave), amplitude.square() * valid
-    root = (intensity + SOFTENING * counts.mean((-2, -1), keepdim=True)).sqrt().clamp_min(1e-12)
+    root = (intensity + DIM * counts.mean((-2, -1), keepdim=True)).sqrt().clamp_min(1e-12)
     columns = []
     for slope in _slopes(probe):
         change = propagator.forward(exit_wave(patches, slope))

@@ -18,7 +18,6 @@ from ptycho_torch.networks.unet import in_tiles
 from ptycho_torch.physics.likelihood import poisson_nll_each
 from ptycho_torch.physics.low_pass import combine_frequencies
 from ptycho_torch.physics.object_step import damped_illumination
-from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.probe import illumination
 from ptycho_torch.refinement.schedule import SCHEDULE
 from ptycho_torch.refinement.state import Refined
@@ -134,7 +133,7 @@ def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOIS
     error = expected = 0.0
     for batch in region.batches():
         at = refined.exposure(batch, refined.unknowns)
-        patches = extract_whole(refined.object, at.corners, region.n)
+        patches = region.forward.patches(refined.object, at)
         correction, _ = region.forward.correction(
             patches, at.probe, batch.amplitude, batch.valid, likelihood=refined.likelihood
         )

@@ -96,7 +96,7 @@ def refined_scan(
     chosen, device = np.unique(chosen), region.device
     validation = validation_set_of(scan, chosen, unknowns)
     with_modes = with_more_modes(torch.as_tensor(scan.probe), modes)
-    now, given = replace(scan, probe=with_modes.numpy()), scan.positions
+    now = replace(scan, probe=with_modes.numpy())
     first: FinishedRound | None = None
     current: FinishedRound | None = None
     finished: list[Refined] = []  # without arrays
@@ -131,10 +131,16 @@ def refined_scan(
             break
     assert first is not None and current is not None
     best = best_of(first, current, equivalent_gain=schedule.equivalent_gain)
-    scores = _scores(finished, best, given)
+    return _summed_up(best, finished, scan, denoising=denoising, say=say)
+
+
+def _summed_up(
+    best: FinishedRound, finished: list[Refined], scan: Scan, *, denoising: bool, say: Callable[[str], object]
+) -> RefinedScan:
+    """The best of all finished rounds, told in words, less its photon noise where that is asked for."""
+    result, canvas, undenoised = best.result, best.canvas, None
+    scores = _scores(finished, best, scan.positions)
     say(_in_words(scores))
-    result, canvas = best.result, best.canvas
-    undenoised = None
     if denoising:
         found = denoise(canvas, result, posterior_mean().to(canvas.device))
         say(denoising_in_words(found))

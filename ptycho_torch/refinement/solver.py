@@ -23,7 +23,6 @@ from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.data.region import Region
 from ptycho_torch.physics.likelihood import Likelihood, Poisson, as_likelihood
 from ptycho_torch.physics.low_pass import low_pass
-from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.physics.positions import position_step
 from ptycho_torch.physics.preconditioner import Acceleration, slow_phase_acceleration
 from ptycho_torch.physics.probe import gather_shifted, illumination, probe_power
@@ -235,6 +234,15 @@ def step(run: Run) -> float:
     return run.history.add(state.mean, run.misfits())
 
 
+@dataclass(eq=False)
+class _Asked:
+    """What the patterns of some subsets ask of the object and the probe, summed."""
+
+    canvas: Canvas
+    probe_gradient: Tensor  # complex [mode, N, N]
+    object_power: Tensor  # Σ_j |O_j|², [N, N]
+
+
 def _update(
     run: Run,
     state: State,
@@ -246,11 +254,39 @@ def _update(
     seen: list[Tensor],
 ) -> State:
     """One update of the object and of the other unknowns, from these subsets together."""
-    region, unknowns, schedule, segment = run.region, run.unknowns, run.schedule, run.segment
-    propagator = region.forward.propagator
+    moves_probe = run.unknowns.probe and number >= run.schedule.probe_from
+    asked = _asked(run, state, subsets, number, moves_probe=moves_probe, shifts=shifts, seen=seen)
+    size, momentum = _step_of(run)
+    state = steps.move_object(
+        state,
+        asked.canvas,
+        acceleration=run.acceleration,
+        step=size,
+        momentum=momentum,
+        damping=run.control.damping,
+        regulariser=run.regulariser,
+        updates=updates,
+    )
+    if not moves_probe:
+        return state
+    size *= run.control.damping
+    return steps.move_probe(state, asked.probe_gradient, asked.object_power, step=size, momentum=momentum)
+
+
+def _asked(
+    run: Run,
+    state: State,
+    subsets: range,
+    number: int,
+    *,
+    moves_probe: bool,
+    shifts: list[Tensor] | None,
+    seen: list[Tensor],
+) -> _Asked:
+    """What these subsets ask for; positions and intensities that are free move on the way, in place."""
+    region, unknowns, schedule, background = run.region, run.unknowns, run.schedule, run.segment.background_photons
     is_poisson = isinstance(as_likelihood(run.likelihood), Poisson)
-    likelihood = segment.likelihood if is_poisson else run.likelihood
-    moves_probe = unknowns.probe and number >= schedule.probe_from
+    likelihood = run.segment.likelihood if is_poisson else run.likelihood
     moves_positions = unknowns.has_positions and number >= schedule.positions_from
     moves_intensities = unknowns.intensities and number >= schedule.intensities_from
     canvas = Canvas.empty(region.origin, region.shape, device=region.device)
@@ -258,15 +294,9 @@ def _update(
     object_power = torch.zeros(state.probe.shape[-2:], device=region.device)
     for batch in (batch for subset in subsets for batch in region.batches(subset)):
         at = state.exposure(batch, unknowns)
-        patches = extract_whole(state.object, at.corners, region.n)
+        patches = region.forward.patches(state.object, at)
         correction, photons = region.forward.correction(
-            patches,
-            at.probe,
-            batch.amplitude,
-            batch.valid,
-            likelihood=likelihood,
-            background=segment.background_photons,
-            shifts=shifts,
+            patches, at.probe, batch.amplitude, batch.valid, likelihood=likelihood, background=background, shifts=shifts
         )
         seen.append(batch.index)
         light = illumination(at.probe) if unknowns.has_free_gauge else None
@@ -277,27 +307,14 @@ def _update(
             probe_gradient += gather_shifted(waves, at.fraction)
             object_power += patches.abs().square().sum(0)
         if moves_positions:
+            propagator = region.forward.propagator
             moves = position_step(at.probe, patches, batch.amplitude, batch.valid, propagator=propagator)
             steps.move_positions(state, region, batch, moves, schedule)
         if moves_intensities:
             steps.move_intensities(state, batch, photons, schedule)
     if not unknowns.has_free_gauge:
         canvas = canvas.weighed(torch.stack([run.illuminations[subset] for subset in subsets]).sum(0))
-    size, momentum = _step_of(run)
-    state = steps.move_object(
-        state,
-        canvas,
-        acceleration=run.acceleration,
-        step=size,
-        momentum=momentum,
-        damping=run.control.damping,
-        regulariser=run.regulariser,
-        updates=updates,
-    )
-    if moves_probe:
-        size *= run.control.damping
-        state = steps.move_probe(state, probe_gradient, object_power, step=size, momentum=momentum)
-    return state
+    return _Asked(canvas, probe_gradient, object_power)
 
 
 def _step_of(run: Run) -> tuple[float, float]:

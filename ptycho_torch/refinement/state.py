@@ -12,8 +12,6 @@ from torch import Tensor
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.forward import Exposure
 from ptycho_torch.physics.likelihood import Likelihood
-from ptycho_torch.physics.patches import split_positions
-from ptycho_torch.physics.probe import shift_probe
 
 Initial = Literal["flat", "network", "refined"]
 """Origin of an initial object: flat; a network that is not trained on such scans, such as the pretrained one; or
@@ -52,12 +50,12 @@ class Estimate:
     intensities: Tensor  # float32 [n], factor on the expected counts of each pattern
 
     def exposure(self, batch: Batch, unknowns: Unknowns) -> Exposure:
-        """The probe of each pattern of a batch, at its position and with its intensity."""
-        whole, fraction = split_positions(self.positions[batch.index])
-        probe = shift_probe(self.probe, fraction) if unknowns.has_free_gauge else batch.probe
-        if unknowns.intensities:
-            probe = probe * self.amplitude_factors(batch)
-        return Exposure(probe, whole - self.probe.shape[-1] // 2, fraction)
+        """The probe of each pattern of a batch, at its position and with its intensity, as far as they are free."""
+        if unknowns.has_free_gauge:
+            intensities = self.intensities[batch.index] if unknowns.intensities else None
+            return Exposure.of(self.probe, self.positions[batch.index], intensities=intensities)
+        probe = batch.probe * self.amplitude_factors(batch) if unknowns.intensities else batch.probe
+        return Exposure(probe, batch.corners)
 
     def amplitude_factors(self, batch: Batch) -> Tensor:
         """√intensity of each pattern, `[b, 1, 1, 1]`."""

@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho_torch.metrics import phase_ramp
+from ptycho_torch.metrics import is_lit, phase_ramp
 
-LIT = 0.05
-"""A pixel is shown when its illumination is at least this fraction of the largest."""
 LEAST_AND_MOST = (0.005, 0.995)
 """Quantiles of the illumination at which the colours end."""
 COARSE_PX = 512
@@ -34,20 +32,19 @@ def for_display(obj: np.ndarray, weight: np.ndarray) -> Display:
     Illuminated: weight ≥ 5 % of its largest, object finite. The linear ramp and the offset of the phase are not
     determined by the data, or hardly, and are removed here, for display only; the object itself is not touched.
     """
-    lit = illuminated_object(obj, weight)
-    box = bounding_box(lit)
-    lit = lit[box]
-    light = np.where(lit, weight[box], 0.0)
-    level = levelled(np.where(lit, obj[box], 0).astype(np.complex128), light)
-    amplitude, phase = (np.where(lit, part, np.nan).astype(np.float32) for part in (np.abs(level), np.angle(level)))
+    seen = illuminated_object(obj, weight)
+    box = bounding_box(seen)
+    seen = seen[box]
+    light = np.where(seen, weight[box], 0.0)
+    level = levelled(np.where(seen, obj[box], 0).astype(np.complex128), light)
+    amplitude, phase = (np.where(seen, part, np.nan).astype(np.float32) for part in (np.abs(level), np.angle(level)))
     return Display(amplitude, phase, box)
 
 
 def illuminated_object(obj: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Illuminated pixels: bool [H, W]; all finite pixels if no illumination is known."""
     finite = np.isfinite(obj)
-    most = float(weight.max())
-    return finite & (weight >= LIT * most) if most > 0 else finite
+    return finite & is_lit(weight) if weight.max() > 0 else finite
 
 
 def bounding_box(inside: np.ndarray) -> Box:

@@ -28,7 +28,7 @@ EDGE_PX, BAR_PX, BAR_GAP_PX = 30, 26, 20
 TICKS_PX, LABEL_PX = 78, 36
 WIDE = 1.6
 """An image wider than this for its height has its colour bar below."""
-UNSEEN = "#dde3ea"
+UNSEEN_COLOUR = "#dde3ea"
 INK = "#20262e"
 AMPLITUDE_COLOURS, PHASE_COLOURS, LIGHT_COLOURS = "gray", "gray", "viridis"
 
@@ -204,7 +204,7 @@ def _axes(figure: Figure, box: tuple[int, int, int, int], left: int) -> Axes:
 def _colours(name: str) -> Any:
     from matplotlib import colormaps
 
-    return colormaps[name].with_extremes(bad=UNSEEN)
+    return colormaps[name].with_extremes(bad=UNSEEN_COLOUR)
 
 
 def _count_pixels(axes: Axes, place: _Place) -> None:
@@ -247,6 +247,6 @@ def _draw_colour_bar(figure: Figure, shown: Any, panel: Panel, place: _Place, le
     axes = _axes(figure, place.bar, left)
     length = max(place.bar[2:])
     bar = figure.colorbar(shown, cax=axes, orientation=along, ticks=MaxNLocator(nbins=max(2, length // 130)))
-    bar.outline.set(edgecolor=UNSEEN, linewidth=0.8, visible=True)
+    bar.outline.set(edgecolor=UNSEEN_COLOUR, linewidth=0.8, visible=True)
     bar.ax.tick_params(colors=INK, labelsize=9, width=0.8, length=3)
     bar.set_label(panel.label, color=INK, fontsize=10)

@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.files import atomic_path, write_json
+from ptycho_torch.metrics import is_lit
 from ptycho_torch.report.display import bounding_box, colour_limits, illuminated_object, levelled
 from ptycho_torch.report.images import AMPLITUDE_COLOURS, PHASE_COLOURS, Panel, draw, montage, save
 from ptycho_torch.types import Reconstruction
 
-ILLUMINATED = 0.05
 PATCHES_NAMED = 4
 PATCHES_SHOWN = 16
 
 
-def illuminated_pixels(probe: np.ndarray, threshold: float = ILLUMINATED) -> np.ndarray:
-    """Patch pixels that the probe [mode, N, N] illuminates: Σ_mode |P|² ≥ threshold · its largest value; bool [N,
-    N]."""
-    light = (np.abs(probe).astype(np.float64) ** 2).sum(axis=0)
-    return light >= threshold * light.max()
+def illuminated_pixels(probe: np.ndarray) -> np.ndarray:
+    """Patch pixels that the probe [mode, N, N] lights: Σ_mode |P|² ≥ 5 % of its largest value; bool [N, N]."""
+    return is_lit((np.abs(probe).astype(np.float64) ** 2).sum(axis=0))
 
 
 def patch_statistics(patches: np.ndarray, illuminated: np.ndarray, *, phase: str, batch_idx: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Member(NamedTuple):
     is_needed: bool = True
 
 
-MEMBERS = {
+ARRAYS = {
     "object": Member(np.complex64, "1", "y, x"),
     "weight": Member(np.float32, "photons", "y, x"),
     "positions": Member(np.float64, "object pixels", "pattern, (y, x)"),
@@ -106,17 +106,17 @@ def read_reconstruction(path: Path) -> Reconstruction:
         arrays, records = read(path)
     except UNREADABLE as error:
         raise DataError(f"{path}: it can't be read as a reconstruction ({error}); give a reconstruction.npz") from None
-    missing = [name for name, member in MEMBERS.items() if member.is_needed and name not in arrays]
+    missing = [name for name, member in ARRAYS.items() if member.is_needed and name not in arrays]
     if missing:
         raise DataError(f"{path}: no {', no '.join(missing)}: it is no reconstruction; give a reconstruction.npz")
     return _from_arrays(arrays, records, path)
 
 
 def _arrays_of(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
-    arrays = {name: getattr(reconstruction, name) for name in MEMBERS}
+    arrays = {name: getattr(reconstruction, name) for name in ARRAYS}
     arrays["pixel_size_m"] = np.float64(reconstruction.pixel_size_m or np.nan)
     return {
-        name: np.asarray(value, dtype=MEMBERS[name].dtype) if MEMBERS[name].is_needed else value
+        name: np.asarray(value, dtype=ARRAYS[name].dtype) if ARRAYS[name].is_needed else value
         for name, value in arrays.items()
         if value is not None
     }
@@ -150,7 +150,7 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         file = np.load(opened, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array, no archive")
-        return {name: file[name] for name in MEMBERS if name in file.files}, {}
+        return {name: file[name] for name in ARRAYS if name in file.files}, {}
 
 
 def _write_h5(reconstruction: Reconstruction, path: Path) -> None:
@@ -159,7 +159,7 @@ def _write_h5(reconstruction: Reconstruction, path: Path) -> None:
     with h5py.File(path, "w") as file:
         for name, values in _arrays_of(reconstruction).items():
             dataset = file.create_dataset(name, data=values, track_times=False)
-            dataset.attrs["units"], dataset.attrs["axes"] = MEMBERS[name].unit, MEMBERS[name].axes
+            dataset.attrs["units"], dataset.attrs["axes"] = ARRAYS[name].unit, ARRAYS[name].axes
         for name in RECORDS:
             file.create_dataset(name, data=as_json(getattr(reconstruction, name)), track_times=False)
         file.attrs["creator"] = "ptycho_torch"
@@ -170,7 +170,7 @@ def _read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     with h5py.File(path, "r") as file:
         records = {name: json.loads(file[name].asstr()[()]) for name in RECORDS if name in file}
-        return {name: np.asarray(file[name][()]) for name in MEMBERS if name in file}, records
+        return {name: np.asarray(file[name][()]) for name in ARRAYS if name in file}, records
 
 
 def _write_tif(reconstruction: Reconstruction, path: Path) -> None:

@@ -36,6 +36,14 @@ class NearFieldGeometry:
 
         return near_field(wavelength_m=self.wavelength_m, distance_m=self.distance_m, pixel_m=self.pixel_size_m)
 
+    def lengths_m(self) -> dict[str, float]:
+        """The lengths by the names that a scan has for them."""
+        return {
+            "propagation_distance_m": self.distance_m,
+            "pixel_size_m": self.pixel_size_m,
+            "wavelength_m": self.wavelength_m,
+        }
+
     def longest_m(self, n: int) -> float:
         """The longest distance N·pixel²/λ: beyond, the highest frequencies leave the periodic window and re-enter
         it."""
@@ -86,12 +94,8 @@ class SimulatedScan:
         }
         if self.near is None:
             return arrays
-        return arrays | {
-            "propagation": np.array("near"),
-            "propagation_distance_m": np.array(self.near.distance_m, np.float64),
-            "pixel_size_m": np.array(self.near.pixel_size_m, np.float64),
-            "wavelength_m": np.array(self.near.wavelength_m, np.float64),
-        }
+        lengths = {name: np.array(length, np.float64) for name, length in self.near.lengths_m().items()}
+        return arrays | {"propagation": np.array("near")} | lengths
 
 
 def simulate_scan(

@@ -15,15 +15,7 @@ def simulate(**options: Any) -> Scan:
     The same as the scan file that `simulate` writes, read again. Raises UsageError for an impossible value.
     """
     made = simulate_scan(**options)
-    near = made.near
-    geometry: dict[str, Any] = {}
-    if near is not None:
-        geometry = {
-            "propagation": "near",
-            "propagation_distance_m": near.distance_m,
-            "wavelength_m": near.wavelength_m,
-            "pixel_size_m": near.pixel_size_m,
-        }
+    geometry: dict[str, Any] = {} if made.near is None else {"propagation": "near", **made.near.lengths_m()}
     return Scan.from_arrays(
         made.amplitude,
         made.positions,

@@ -97,6 +97,11 @@ def warm_up_and_cosine(optimizer: torch.optim.Optimizer, steps: int, *, longest_
     return {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}
 
 
+def accelerator_of(device: torch.device) -> str:
+    """The trainer's name for a device."""
+    return {"cuda": "gpu"}.get(device.type, device.type)
+
+
 def keep_quiet() -> None:
     """Silences the tips and warnings of the trainer; this package reports what matters."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -30,9 +30,9 @@ from ptycho_torch.refinement.denoising import network_input
 from ptycho_torch.simulation.truth import as_region, relative_error, turned_to
 from ptycho_torch.simulation.variety import random_scan
 from ptycho_torch.training.callbacks import GracefulStop, Progress, same_signal_handlers
-from ptycho_torch.training.lightning import keep_quiet, warm_up_and_cosine
+from ptycho_torch.training.lightning import accelerator_of, keep_quiet, warm_up_and_cosine
 
-LIT = 0.3
+FULLY_LIT = 0.3
 """Object pixels with this fraction of the largest illumination, or more, count fully."""
 GOOD_ENOUGH, CLEAN_ENOUGH = 2e-5, 2e-4
 """Relative square errors below which a stage (sweeps converge from there) and the posterior mean (faded out at low
@@ -147,7 +147,7 @@ def _learn(
     unseen = _examples(see, seed=[recipe.seed, stage, 1], count=min(VALIDATION_SCANS, recipe.scans))
     examples = _examples(see, seed=[recipe.seed, stage, 0], count=scans)
     trainer = pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        accelerator=accelerator_of(device),
         devices=1,
         max_steps=recipe.steps,
         gradient_clip_val=1.0,
@@ -205,7 +205,7 @@ def _examples(see: Callable[[Scan], tuple[Tensor, Tensor, Region]], *, seed: lis
     for number in range(count):
         seen, truth, region = see(_simulated([*seed, number]))
         seen, light = seen.cpu(), region.illumination().cpu()
-        weight = (light / (LIT * light.max())).clamp(max=1)
+        weight = (light / (FULLY_LIT * light.max())).clamp(max=1)
         if relative_error(_object(seen), truth, weight) < HOPELESS:
             found.append(Example(seen.half(), truth, weight.half()))
     if not found:
@@ -237,7 +237,7 @@ def _crop(example: Example, rng: np.random.Generator) -> list[Tensor]:
     for _ in range(5):  # a dark crop has no information
         top, left = (int(rng.integers(max(1, side - CROP + 1))) for side in (height, width))
         window = np.s_[..., top : top + CROP, left : left + CROP]
-        if example.weight[window].float().mean() > LIT:
+        if example.weight[window].float().mean() > FULLY_LIT:
             break
     parts = [part[window] for part in example]
     parts = [part.float() if part.dtype == torch.float16 else part for part in parts]

@@ -28,7 +28,6 @@ from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.pretrained import pretrained_network
-from ptycho_torch.physics.probe import masked_probe
 from ptycho_torch.predictors import Predictor, load_model
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
@@ -234,9 +233,7 @@ def _prepared(
 def _with_probe_mask(scan: Scan, config: TrainConfig) -> Scan:
     if not config.probe_mask:
         return scan
-    diameter = config.probe_mask_diameter or scan.n / 2
-    probe = masked_probe(torch.as_tensor(scan.probe), diameter=diameter, sigma=config.probe_mask_sigma)
-    return replace(scan, probe=probe.numpy(), probe_origin=f"{scan.probe_origin}, cut to a disk of {diameter:g} px")
+    return scan.with_masked_probe(diameter=config.probe_mask_diameter, sigma=config.probe_mask_sigma)
 
 
 def _network(config: TrainConfig, n: int) -> torch.nn.Module:
@@ -286,7 +283,7 @@ def _fit(
     import pytorch_lightning as pl
 
     from ptycho_torch.training.callbacks import GracefulStop, StopWhenDiverged, same_signal_handlers
-    from ptycho_torch.training.lightning import LightningPtycho, keep_quiet
+    from ptycho_torch.training.lightning import LightningPtycho, accelerator_of, keep_quiet
 
     keep_quiet()
     steps = max(1, math.ceil(config.n_images / config.batch_size))
@@ -303,7 +300,7 @@ def _fit(
     config.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = _checkpoints(config, monitored)
     trainer = pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        accelerator=accelerator_of(device),
         devices=1,
         precision=config.precision,
         max_epochs=config.max_epochs,

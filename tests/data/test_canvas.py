@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ptycho_torch.data.canvas import Canvas
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.physics.object_step import damped_illumination
+from ptycho_torch.physics.patches import extract
 from ptycho_torch.physics.probe import illumination
 from ptycho_torch.simulation.truth import as_region
 from ptycho_torch.simulation.unseen import simulated
@@ -55,3 +56,14 @@ def test_a_known_weight_takes_the_place_of_one_that_is_laid() -> None:
     counted = Canvas.empty(REGION.origin, REGION.shape).lay(products, batch.corners, products.real)
     assert torch.equal(canvas.weighed(counted.weight).resolve(), counted.resolve())
     assert torch.equal(counted.resolve(), (counted.weight > 0).to(torch.complex64))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_patches_of_one_object_stay_as_they_are(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    obj = torch.randn(24, 28, dtype=torch.complex64, generator=rng)
+    positions = torch.randint(3, 20, (9, 2), generator=rng).double()
+    cut, weight = extract(obj, positions, 6), 0.1 + torch.rand(6, 6, generator=rng)
+    merged = Canvas.around(positions, 6).add(cut, positions, weight)
+    again = extract(merged.resolve(), positions - torch.tensor(merged.origin), 6)
+    assert torch.allclose(again, cut, rtol=1e-5, atol=1e-6)

@@ -25,7 +25,7 @@ def test_the_likelihood_is_least_at_the_truth_and_deaf_to_masked_pixels(seed: in
         assert likelihood.poisson_nll(factor * counts, counts, valid) > 1e-7
     spoiled = counts.clone()
     spoiled[:, 2, 4] = 1e6
-    for loss in likelihood.LIKELIHOODS.values():
+    for loss in likelihood.LOSSES.values():
         assert torch.equal(
             loss(counts * 1.2, counts, valid), loss(counts * 1.2, torch.where(valid, counts, spoiled), valid)
         )

@@ -46,17 +46,3 @@ def test_split_positions_leaves_at_most_half_a_pixel() -> None:
     whole, fraction = patches.split_positions(positions)
     assert torch.equal(whole + fraction, positions)
     assert fraction.min() >= -0.5 and fraction.max() < 0.5
-
-
-@law
-@given(seeds)
-def test_consistent_patches_pass_the_overlap_constraint_unchanged(seed: int) -> None:
-    rng = torch.Generator().manual_seed(seed)
-    obj = random_wave(24, 28, seed=seed)
-    positions = torch.stack(
-        [torch.randint(3, 20, (9,), generator=rng), torch.randint(3, 24, (9,), generator=rng)], 1
-    ).double()
-    cut = patches.extract(obj, positions, 6)
-    weight = 0.1 + torch.rand(6, 6, dtype=torch.float64, generator=rng)
-    merged = patches.merge_overlaps(cut, positions, (24, 28), weight)
-    assert torch.allclose(patches.extract(merged, positions, 6), cut)

@@ -42,7 +42,6 @@ def test_modes_add_before_the_threshold():
     probe[0, 1, 2], probe[1, 1, 2] = 1, 0.5  # 1.25 = 5 %
     probe[1, 3, 3] = 1.1  # 1.21 < 5 %
     assert np.argwhere(illuminated_pixels(probe)).tolist() == [[0, 0], [1, 2]]
-    assert np.argwhere(illuminated_pixels(probe, 0.5)).tolist() == [[0, 0]]
 
 
 def test_known_values():
