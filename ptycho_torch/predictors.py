@@ -247,7 +247,7 @@ def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> Pr
 def from_network(network: nn.Module, scan: Scan) -> Predictor:
     """Any module that maps a `Region` to the object on its canvas: complex64 `region.shape`, transmission.
 
-    It counts as not trained on this scan: its region leaves out the held-out pixels, and a refinement reads the slow
+    It counts as not trained on this scan: the validation set is held out of its region, and a refinement reads the slow
     phase from the patterns again. `region.uniform_object()` is a flat initial object.
     """
     name, scale = type(network).__name__, scale_of(scan)

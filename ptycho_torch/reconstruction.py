@@ -66,8 +66,8 @@ def reconstruct(
 
     Args:
         model: `"pretrained"`; `"flat"`, an object of one; a bundle or its folder; a reconstruction, as a value or a
-            file; what `load_model` gives; any module from a `Region` to the object on its canvas,
-            complex64 `region.shape`, transmission.
+            file; what `load_model` gives; any module from a `Region` to the object on its canvas, complex64
+            `region.shape`, transmission.
         refine: largest number of sweeps. `likelihood` is `"poisson"`, `"amplitude"` or an object (see `Likelihood`),
             `regulariser` an object with a proximal step (see `Regulariser`).
         probe_update, modes, position_correction, intensity_fluctuation: unknowns of the refinement beside the object.
