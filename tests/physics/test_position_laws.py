@@ -78,3 +78,16 @@ def test_an_affine_map_is_found_exactly_and_scatter_is_smoothed(seed: int) -> No
     left = scattered - fitted  # orthogonal to every affine map
     assert torch.allclose(left.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-9)
     assert torch.allclose(start.mT @ left, torch.zeros(2, 2, dtype=torch.float64), atol=1e-7)
+
+
+def test_an_affine_fit_does_not_depend_on_what_memory_held_before() -> None:
+    rng = torch.Generator().manual_seed(0)
+    start = 30 * torch.rand(19, 2, dtype=torch.float64, generator=rng)
+    moved = start + torch.randn(19, 2, dtype=torch.float64, generator=rng)
+    found = set()
+    for left in range(200):
+        values = [torch.randint(0, 2**31 - 1, (3,), dtype=torch.int32, generator=rng) for _ in range(left % 7)]
+        zeros = [torch.zeros(3, dtype=torch.int32) for _ in range(left % 5)]
+        del values, zeros
+        found.add(affine_moves(start, moved).numpy().tobytes())
+    assert len(found) == 1
