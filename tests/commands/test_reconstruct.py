@@ -165,6 +165,54 @@ def test_a_reconstruction_is_a_model_too(scan: pt.Scan, result: pt.Reconstructio
     assert np.array_equal(by_value.object, by_file.object)
 
 
+@pytest.mark.parametrize("names", [("object", "origin", "intensity_scale"), ("object", "origin")])
+def test_an_object_and_where_it_lies_are_a_start(
+    names: tuple[str, ...], scan: pt.Scan, result: pt.Reconstruction, scan_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "start.npz"
+    np.savez(path, **{name: getattr(result, name) for name in names})  # type: ignore[arg-type]
+    words = ("refine", "--test_data", scan_file, "--output_dir", tmp_path / "out", "--start", path, "--sweeps", 2)
+    assert run(*words, "--quiet") == 0
+    again = pt.Reconstruction.from_file(tmp_path / "out" / "reconstruction.npz")
+    if "intensity_scale" in names:
+        assert np.array_equal(again.object, pt.reconstruct(scan, model=result, refine=2).object)
+    with pytest.raises(pt.DataError, match="no weight, no positions"):
+        pt.Reconstruction.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ({"origin": np.array(["a", "b"])}, "origin is <U1"),
+        ({"origin": np.array([np.nan, 0])}, "origin is .nan"),
+        ({"object": np.ones((5, 5, 5))}, "object is float64 of shape"),
+        ({"intensity_scale": np.ones(3)}, "intensity_scale is float64 of shape"),
+        ({"intensity_scale": np.float64("nan")}, "intensity_scale is nan"),
+        ({"intensity_scale": np.float64(-1)}, "intensity_scale is -1"),
+        ({"probe": np.ones(4)}, "probe is float64 of shape"),
+        ({"weight": np.ones((3, 3))}, "do not fit"),
+    ],
+)
+def test_damaged_arrays_are_named(
+    damage: dict[str, np.ndarray], complaint: str, result: pt.Reconstruction, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.npz"
+    result.save(path)
+    np.savez(path, **{**dict(np.load(path)), **damage})
+    with pytest.raises(pt.DataError, match=complaint) as found:
+        pt.Reconstruction.from_file(path)
+    assert "\n" not in str(found.value)
+
+
+def test_what_cannot_be_written_is_said_in_a_line(result: pt.Reconstruction, tmp_path: Path) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder.npz", tmp_path / "file" / "result.npz"):
+        with pytest.raises(pt.UsageError, match="can't be written"):
+            result.save(path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder.npz"]
+
+
 class Calm:
     """A regulariser that pulls the object to its mean."""
 
@@ -322,3 +370,11 @@ def test_the_package_is_imported_at_once_and_knows_its_names() -> None:
     """
     subprocess.run([sys.executable, "-c", program], check=True)
     assert Path(pt.__file__).with_name("py.typed").is_file()
+
+
+@pytest.mark.parametrize("first", ["import ptycho_torch.train", "import ptycho_torch as pt; pt.train"])
+def test_a_command_of_the_same_name_does_not_hide_a_function(first: str) -> None:
+    program = (
+        f"{first}\nimport ptycho_torch.train, ptycho_torch as pt\nassert pt.train.__name__ == 'train_scan', pt.train"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
