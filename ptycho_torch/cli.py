@@ -166,7 +166,8 @@ def _overview(words: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"ptycho-torch: there is no command {words[0]!r}{hint} (commands: {', '.join(COMMANDS)})")
     width = max(map(len, COMMANDS))
-    print(f"usage: ptycho-torch COMMAND [flags]\n\n{importlib.import_module('ptycho_torch').__doc__}\n\ncommands:")
+    what = str(importlib.import_module("ptycho_torch").__doc__).splitlines()[0]
+    print(f"usage: ptycho-torch COMMAND [flags]\n\n{what}\n\ncommands:")
     for name, command in COMMANDS.items():
         text = textwrap.wrap(str(command.settings.__doc__), _columns() - width - 4)
         print(f"  {name:{width}}  " + f"\n{'':{width + 4}}".join(text))

@@ -25,7 +25,10 @@ from ptycho_torch.types import Propagation, Reconstruction
 
 FLAT = "flat"
 """The word for a start that knows nothing."""
-FAR_FIELD_ONLY = "the pretrained network is trained on far-field patterns; the initial object is flat, refine it"
+FAR_FIELD_ONLY = (
+    "the pretrained network is trained on far-field patterns; the initial object is flat, which only a refinement "
+    "improves"
+)
 """What is said where the pretrained network is asked about a near-field scan."""
 RECONSTRUCTION = "reconstruction"
 """The kind of start that is an object already."""

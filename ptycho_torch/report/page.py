@@ -147,7 +147,8 @@ def _course(course: Figure | None, removed: Figure | None) -> Iterator[Plate]:
     if removed is not None:
         yield _plate(removed, "denoising: phase before and after, and what was taken out; it should show no structure")
     if course is not None:
-        yield _plate(course, "refinement: held-out misfit after each sweep, the best one marked; moves of positions")
+        moves = "; moves of positions" if len(course.axes) > 1 else ""
+        yield _plate(course, f"refinement: held-out misfit after each sweep, the best one marked{moves}")
 
 
 def _maps(reconstruction: Reconstruction, misfit: np.ndarray | None) -> Iterator[Plate]:

@@ -126,16 +126,18 @@ def test_nothing_is_printed_written_or_left_turned(
     assert any(line.startswith("refinement: ") for line in lines) and len(lines) > 2
 
 
-def test_a_callback_sees_every_sweep_and_stops_the_run(scan: pt.Scan) -> None:
+@pytest.mark.parametrize("kind", [bool, np.bool_])
+def test_a_callback_sees_every_sweep_and_stops_the_run(kind: type, scan: pt.Scan) -> None:
     seen = []
 
-    def watch(progress: Any) -> bool:
+    def watch(progress: Any) -> Any:
         seen.append(progress)
-        return progress.sweep == 3
+        return kind(progress.sweep == 3)
 
     result = pt.reconstruct(scan, model="flat", refine=8, on_sweep=watch)
     assert [each.sweep for each in seen] == [1, 2, 3] and {each.sweeps for each in seen} == {8}
     assert seen[-1].held_out < seen[0].held_out
+    assert repr(seen[0]).startswith("Progress(sweep=1, sweeps=8, held_out=") and "tensor" not in repr(seen[0])
     assert result.scores["refinement"]["sweeps"] == 3
     rows, columns = (slice(o - p, o - p + s) for o, p, s in zip(result.origin, seen[-1].origin, (40, 40), strict=True))
     nearer = [np.abs(each.obj.numpy()[rows, columns] - result.object[:40, :40]).mean() for each in seen]
@@ -285,6 +287,21 @@ def test_a_reconstruction_is_a_value(result: pt.Reconstruction) -> None:
         ({"probe_from": "nowhere"}, "probe_from is 'nowhere'"),
         ({"precision": "64"}, "precision is '64'"),
         ({"device": "abacus"}, "abacus"),
+        ({"device": torch.device("xpu", 99)}, "device xpu:99"),
+        ({"refine": 1.5}, "refine is 1.5: a whole number"),
+        ({"refine": "20"}, "refine is '20': a whole number"),
+        ({"refine": True}, "refine is True: a whole number"),
+        ({"patterns": 3.5}, "patterns is 3.5"),
+        ({"refine": 1, "likelihood": None}, "likelihood is None"),
+        ({"refine": 1, "likelihood": nn.Identity()}, "likelihood is Identity"),
+        ({"refine": 1, "regulariser": abs}, "an object with the method proximal"),
+        ({"refine": 1, "regulariser": Calm}, "an object with the method proximal"),
+        ({"refine": 1, "on_sweep": 3}, "on_sweep is of type int"),
+        ({"probe_mask": "no"}, "probe_mask is 'no'"),
+        ({"refine": 1, "denoise": "no"}, "denoise is 'no'"),
+        ({"probe_mask": True, "probe_mask_diameter": -3}, "probe_mask_diameter is -3"),
+        ({"probe_mask": True, "probe_mask_diameter": 0}, "probe_mask_diameter is 0"),
+        ({"probe_mask": True, "probe_mask_sigma": float("nan")}, "probe_mask_sigma is nan"),
         ({"model": 3}, "type int"),
         ({"model": nn.Identity()}, "own network Identity: it gives Region"),
     ],
@@ -297,6 +314,12 @@ def test_options_without_a_meaning_are_refused_in_a_line(
         pt.reconstruct(scan, **options)
     assert "\n" not in str(found.value)
     assert switches() == before
+
+
+@pytest.mark.parametrize("scan", [None, "scan.npz", np.ones((4, 16, 16))])
+def test_what_is_no_scan_is_refused_in_a_line(scan: Any) -> None:
+    with pytest.raises(pt.UsageError, match=r"read_scan or Scan\.from_arrays"):
+        pt.reconstruct(scan)
 
 
 def test_files_that_cannot_be_are_refused(result: pt.Reconstruction, scan_file: Path, tmp_path: Path) -> None:
