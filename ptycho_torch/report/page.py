@@ -75,8 +75,8 @@ def write_report(
         command=command,
         version=__version__,
     )
-    with atomic_path(Path(output_dir) / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    with atomic_path(Path(output_dir) / "report.html") as temporary:  # a path may hold bytes that Python can't decode
+        temporary.write_bytes(page.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8"))
 
 
 def headlines(reconstruction: Reconstruction, bundle_facts: Mapping[str, Any]) -> Iterator[Headline]:

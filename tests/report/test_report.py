@@ -393,3 +393,9 @@ def test_a_refinement_without_moves_is_not_said_to_show_them(reconstruction, tmp
         write_report(tmp_path, reconstruction, title="", scan_facts={}, bundle_facts={}, course=course)
         text = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert "the best one marked" in text and ("moves of positions" in text) is shows
+
+
+def test_names_in_bytes_that_python_cannot_decode_are_shown(reconstruction, tmp_path) -> None:
+    name = "ü".encode().decode("ascii", "surrogateescape") + b"\xff".decode("ascii", "surrogateescape")
+    write_report(tmp_path, reconstruction, title=f"Reconstruction of {name}", scan_facts={}, bundle_facts={})
+    assert "Reconstruction of ü\N{REPLACEMENT CHARACTER}" in (tmp_path / "report.html").read_text(encoding="utf-8")
