@@ -1,6 +1,6 @@
 """Turn a script of cells (`# %%`, and `# %% [markdown]` for text) into a notebook beside it, or into a folder.
 
-python examples/to_notebook.py examples/from_file.py [--output-dir DIR]
+python examples/to_notebook.py [examples/from_file.py …] [--output-dir DIR]
 """
 
 from __future__ import annotations
@@ -32,13 +32,19 @@ def notebook(script: str) -> dict[str, Any]:
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
 
 
+def beside() -> list[Path]:
+    """The scripts that lie beside this one."""
+    here = Path(__file__).resolve()
+    return sorted(path for path in here.parent.glob("*.py") if path != here)
+
+
 def main() -> None:
     """Convert the given scripts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("scripts", nargs="+", type=Path)
+    parser.add_argument("scripts", nargs="*", type=Path, help="scripts (default: all that lie beside this one)")
     parser.add_argument("--output-dir", type=Path, help="folder for the notebooks (default: beside each script)")
     given = parser.parse_args()
-    for script in given.scripts:
+    for script in given.scripts or beside():
         path = (given.output_dir or script.parent) / f"{script.stem}.ipynb"
         path.write_text(json.dumps(notebook(script.read_text()), indent=1, ensure_ascii=False) + "\n")
         print(path)

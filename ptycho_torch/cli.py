@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import shutil
@@ -25,6 +26,8 @@ from ptycho_torch.commands.streams import lasting_streams
 from ptycho_torch.errors import BundleError, DataError, PtychoError, UsageError
 
 INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a used up quota, a file beyond the limit of the process."""
 GROUPS: dict[config.Group, str] = {
     "input": "input",
     "model": "initial object and model",
@@ -122,9 +125,23 @@ def _exit_code(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        foreseen = _foreseen(error)
+        if foreseen:
+            print(f"error: {foreseen}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return 1
+
+
+def _foreseen(error: Exception) -> str:
+    """What a machine lacked, in a line; empty for any other error."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"the results can't be written ({error.strerror}); make room, then run the command again"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error).lower()):
+        reason = (str(error).splitlines() or ["no more is left"])[0]
+        return f"out of memory ({reason}); use fewer patterns, and check that the positions are in object pixels"
+    return ""
 
 
 def _run(words: list[str]) -> int:
@@ -166,7 +183,8 @@ def _overview(words: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"ptycho-torch: there is no command {words[0]!r}{hint} (commands: {', '.join(COMMANDS)})")
     width = max(map(len, COMMANDS))
-    print(f"usage: ptycho-torch COMMAND [flags]\n\n{importlib.import_module('ptycho_torch').__doc__}\n\ncommands:")
+    what = str(importlib.import_module("ptycho_torch").__doc__).splitlines()[0]
+    print(f"usage: ptycho-torch COMMAND [flags]\n\n{what}\n\ncommands:")
     for name, command in COMMANDS.items():
         text = textwrap.wrap(str(command.settings.__doc__), _columns() - width - 4)
         print(f"  {name:{width}}  " + f"\n{'':{width + 4}}".join(text))

@@ -19,13 +19,16 @@ from ptycho_torch.errors import BundleError, DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
 from ptycho_torch.networks.pretrained import PRETRAINED, pretrained_network
-from ptycho_torch.report.results import READERS, read_reconstruction
+from ptycho_torch.report.results import READERS, GivenObject, read_object
 from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
 from ptycho_torch.types import Propagation, Reconstruction
 
 FLAT = "flat"
 """The name of the flat initial object."""
-FAR_FIELD_ONLY = "the pretrained network is trained on far-field patterns; the initial object is flat, refine it"
+FAR_FIELD_ONLY = (
+    "the pretrained network is trained on far-field patterns; the initial object is flat, which only a refinement "
+    "improves"
+)
 """The note for a near-field scan with the pretrained network."""
 RECONSTRUCTION = "reconstruction"
 """The kind of a predictor whose object is given."""
@@ -125,7 +128,7 @@ def find_predictor(model: str | Path | Reconstruction | Predictor | nn.Module, s
         return replace(find_predictor(FLAT, scan), notes=(FAR_FIELD_ONLY,))
     path = Path(model)
     if path.suffix in READERS:
-        return from_reconstruction(read_reconstruction(path), scan, source=str(path))
+        return from_reconstruction(read_object(path), scan, source=str(path))
     return load_model(path)
 
 
@@ -226,8 +229,11 @@ class _Given(nn.Module):
         return on_canvas(self.obj.to(region.device), self.origin, region)
 
 
-def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> Predictor:
-    """The object of a reconstruction, named `source`; DataError when it does not lie under this scan."""
+def from_reconstruction(given: Reconstruction | GivenObject, scan: Scan, *, source: str) -> Predictor:
+    """The object of a reconstruction, named `source`; DataError when it does not lie under this scan.
+
+    Without an intensity scale of its own, that of the scan holds.
+    """
     obj, origin = given.object, np.array(given.origin)
     if not np.isfinite(obj).all():
         raise DataError(f"{source}: the object holds NaN or infinite pixels; start from another one, or from flat")
@@ -238,10 +244,12 @@ def from_reconstruction(given: Reconstruction, scan: Scan, *, source: str) -> Pr
             f"{scan.source.name} span {low.round().astype(int).tolist()} to {high.round().astype(int).tolist()}; "
             "start from a reconstruction of this scan"
         )
-    scale = given.intensity_scale
-    found = IntensityScale(scale, "from the reconstruction", scan.mean_photons(), len(scan), norm_of(scan.probe))
-    model = PtychoModel(_Given(torch.as_tensor(obj, dtype=torch.complex64), given.origin), scale=scale).eval()
-    return Predictor(model, found, f"reconstruction {source}", RECONSTRUCTION, facts={"start": source})
+    scale = scale_of(scan)
+    if given.intensity_scale is not None:
+        photons, norm = scan.mean_photons(), norm_of(scan.probe)
+        scale = IntensityScale(given.intensity_scale, "from the reconstruction", photons, len(scan), norm)
+    model = PtychoModel(_Given(torch.as_tensor(obj, dtype=torch.complex64), given.origin), scale=scale.value).eval()
+    return Predictor(model, scale, f"reconstruction {source}", RECONSTRUCTION, facts={"start": source})
 
 
 def from_network(network: nn.Module, scan: Scan) -> Predictor:

@@ -78,7 +78,8 @@ def reconstruct(
         precision: of the network's convolutions.
         device: `"auto"`, `"cpu"`, `"gpu"`, `"mps"`, or a torch device.
         probe_mask: cut the probe to a disk of `probe_mask_diameter` [px] (N/2), its edge `probe_mask_sigma` [px] soft.
-        on_sweep: called after each sweep of a refinement with its `Progress`; True ends the run with the best so far.
+        on_sweep: called after each sweep of a refinement with its `Progress`; True, like Ctrl-C, ends the refinement
+            with the best so far.
         on_step: called with `(what, done, total)` after each step of a probe search.
         say: takes lines of text; silent by default.
 
@@ -104,7 +105,14 @@ def reconstruct(
         probe_mask_sigma=probe_mask_sigma,
     )
     options.check()
-    place = device if isinstance(device, torch.device) else resolve_device("auto", None if device == "auto" else device)
+    if not isinstance(scan, Scan):
+        raise UsageError(
+            f"the scan is of type {type(scan).__name__}: what read_scan or Scan.from_arrays gives is needed"
+        )
+    for name, callback in (("on_sweep", on_sweep), ("on_step", on_step), ("say", say)):
+        if callback is not None and not callable(callback):
+            raise UsageError(f"{name} is of type {type(callback).__name__}: a function is needed")
+    place = _place(device)
     with own_switches(place):
         return _reconstruct(scan, model, options, place, on_sweep=on_sweep, on_step=on_step, say=say or _silent)
 
@@ -138,12 +146,16 @@ class _Options:
         ):
             if getattr(self, name) not in get_args(kind):
                 raise UsageError(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(kind))} is needed")
-        if isinstance(self.likelihood, str) and self.likelihood not in LIKELIHOODS:
-            raise UsageError(f"likelihood is {self.likelihood!r}: {', '.join(LIKELIHOODS)} or an object is needed")
-        for name in ("refine", "modes", "patterns", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}: at least 1 is needed")
+        if not (
+            self.likelihood in LIKELIHOODS if isinstance(self.likelihood, str) else _has(self.likelihood, Likelihood)
+        ):
+            raise UsageError(
+                f"likelihood is {self.likelihood!r}: {', '.join(LIKELIHOODS)} or an object with the methods step and value "
+                "is needed"
+            )
+        if self.regulariser is not None and not _has(self.regulariser, Regulariser):
+            raise UsageError(f"regulariser is {self.regulariser!r}: an object with the method proximal is needed")
+        self._check_numbers()
         if self.modes is not None and self.modes > MOST_MODES:
             raise UsageError(f"modes is {self.modes}: at most {MOST_MODES} are supported")
         found = contradictions.of_a_refinement(
@@ -158,12 +170,47 @@ class _Options:
         if found is not None:
             raise UsageError(found)
 
+    def _check_numbers(self) -> None:
+        for name in ("refine", "modes", "patterns", "batch_size"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+                raise UsageError(f"{name} is {value!r}: a whole number is needed")
+            if value < 1:
+                raise UsageError(f"{name} is {value}: at least 1 is needed")
+        for name in ("probe_mask_diameter", "probe_mask_sigma"):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
+            if value is not None and not (is_number and (value > 0 or (name == "probe_mask_sigma" and value == 0))):
+                raise UsageError(f"{name} is {value!r}: a positive number of pixels is needed")
+        for name in ("probe_update", "intensity_fluctuation", "denoise", "probe_mask"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise UsageError(f"{name} is {getattr(self, name)!r}: True or False is needed")
+
     def as_record(self) -> dict[str, Any]:
         """For the provenance: plain values, objects by their names."""
         return {
             name: value if value is None or isinstance(value, (str, bool, int, float)) else _name_of(value)
             for name, value in vars(self).items()
         }
+
+
+def _has(value: object, protocol: type) -> bool:
+    """Whether an object has the methods of a protocol; a class whose objects would have them doesn't count."""
+    return isinstance(value, protocol) and not isinstance(value, type)
+
+
+def _place(device: str | torch.device) -> torch.device:
+    """The device that is named; UsageError where this machine has no such device."""
+    if not isinstance(device, torch.device):
+        return resolve_device("auto", None if device == "auto" else device)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device}: torch can't use it here ({reason}); use cpu or auto") from None
+    return device
 
 
 def _silent(_: str) -> None:

@@ -49,7 +49,7 @@ THROUGH = [
     ("refinement imports point down", "refinement/solver.py", "import ptycho_torch.refinement.rounds"),
     ("the solver knows no network", "refinement/steps.py", "import ptycho_torch.networks.door"),
     ("a network knows a region, no truth and no solver", "networks/cnn.py", "import ptycho_torch.simulation"),
-    ("pictures and scores come from values", "report/pictures.py", "import ptycho_torch.data.scan"),
+    ("pictures and scores come from values", "report/images.py", "import ptycho_torch.data.scan"),
     ("objects are compared without a solver", "evaluation.py", "import ptycho_torch.simulation"),
     ("a bundle is read without a model", "bundle/contents.py", "import ptycho_torch.scale"),
 ]

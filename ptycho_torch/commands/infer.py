@@ -16,6 +16,7 @@ from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import UsageError
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.physics.patches import extract_whole, split_positions
+from ptycho_torch.predictors import FLAT, RECONSTRUCTION
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.reconstruction import reconstruct
 from ptycho_torch.report import one_line, write_denoising, write_images, write_refinement, write_report
@@ -24,6 +25,8 @@ from ptycho_torch.scale import IntensityScale
 from ptycho_torch.types import Reconstruction
 
 DUMPED_PATCHES = 1024
+NOT_COMPUTED = (FLAT, RECONSTRUCTION)
+"""Kinds of a start that is there at once, so that a speed would mean nothing."""
 
 
 def infer(config: InferenceConfig) -> Reconstruction:
@@ -137,7 +140,9 @@ def _summary(result: Reconstruction, config: InferenceConfig) -> str:
     line = one_line(scale, made_by["model"]["name"], misfit=misfit, results=config.output_dir)
     if config.quiet:
         return line
-    text = f"{scores['n_patterns']} patterns, {scores['timing']['patterns_per_s']:.0f} per second"
+    text = f"{scores['n_patterns']} patterns"
+    if config.refine or made_by["model"]["kind"] not in NOT_COMPUTED:
+        text += f", {scores['timing']['patterns_per_s']:.0f} per second"
     reference = scores.get("reference", {})
     if "amplitude_psnr_db" in reference:
         text += (

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class Progress:
     sweep: int
     sweeps: int  # asked for
     held_out: float  # misfit per pixel of the held-out patterns, lower is better
-    obj: Tensor  # complex64 [H, W] on the canvas
+    obj: Tensor = field(repr=False)  # complex64 [H, W] on the canvas
     origin: tuple[int, int]  # (y, x) of obj[0, 0] on the scan's object grid
 
 
@@ -144,7 +145,8 @@ def refine(
         for sweep in range(1, sweeps + 1):
             misfit = step(run)
             progress = Progress(sweep, sweeps, misfit, run.state.mean_object, region.origin)
-            if on_sweep is not None and on_sweep(progress) is True:
+            answer = on_sweep(progress) if on_sweep is not None else None
+            if isinstance(answer, (bool, np.bool_)) and answer:
                 is_interrupted = True
                 break
             if stop(run):

@@ -25,6 +25,8 @@ SIDE_PX = 960
 MOST_PX = 2400
 """A longer image is shown smaller than it is."""
 EDGE_PX, BAR_PX, BAR_GAP_PX = 30, 26, 20
+BAR_LENGTH_PX = 360
+"""The least length of an upright colour bar, which its label needs, and so of an image beside it."""
 TICKS_PX, LABEL_PX = 78, 36
 WIDE = 1.6
 """An image wider than this for its height has its colour bar below."""
@@ -143,7 +145,7 @@ class _Place:
     def of(cls, panel: Panel, side_px: int) -> _Place:
         rows, columns = panel.image.shape
         longest = max(rows, columns)
-        zoom = max(1, side_px // longest) if longest <= MOST_PX else MOST_PX / longest
+        zoom = max(side_px // longest, -(-BAR_LENGTH_PX // longest)) if longest <= MOST_PX else MOST_PX / longest
         width, height = max(1, round(columns * zoom)), max(1, round(rows * zoom))
         ticks = panel.corner is not None
         left = EDGE_PX + (TICKS_PX + LABEL_PX if ticks else 0)
@@ -157,7 +159,7 @@ class _Place:
             total = (left + width_of_bar + 2 * EDGE_PX, bottom + height + EDGE_PX)
         else:
             bottom = EDGE_PX + below
-            height_of_bar = max(height, 360)
+            height_of_bar = max(height, BAR_LENGTH_PX)
             bar = (left + width + BAR_GAP_PX, bottom, BAR_PX, height_of_bar)
             right = BAR_GAP_PX + BAR_PX + TICKS_PX + LABEL_PX + EDGE_PX
             total = (max(left + width + right, 420), bottom + height_of_bar + EDGE_PX)

@@ -75,8 +75,8 @@ def write_report(
         command=command,
         version=__version__,
     )
-    with atomic_path(Path(output_dir) / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    with atomic_path(Path(output_dir) / "report.html") as temporary:  # a path may hold bytes that Python can't decode
+        temporary.write_bytes(page.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode("utf-8"))
 
 
 def headlines(reconstruction: Reconstruction, bundle_facts: Mapping[str, Any]) -> Iterator[Headline]:
@@ -147,7 +147,8 @@ def _refinement_plates(refinement: Figure | None, denoising: Figure | None) -> I
     if denoising is not None:
         yield _plate(denoising, "denoising: phase before and after, and the difference, which should show no structure")
     if refinement is not None:
-        yield _plate(refinement, "refinement: held-out misfit after each sweep, the best one marked; refined positions")
+        moves = "; refined positions" if len(refinement.axes) > 1 else ""
+        yield _plate(refinement, f"refinement: held-out misfit after each sweep, the best one marked{moves}")
 
 
 def _maps(reconstruction: Reconstruction, misfit: np.ndarray | None) -> Iterator[Plate]:

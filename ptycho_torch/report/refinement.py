@@ -22,6 +22,7 @@ REMOVED_PX = 420
 def draw_refinement(reconstruction: Reconstruction) -> Figure:
     """The held-out misfit over the sweeps of a refinement and, where positions are refined, their changes."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     history: dict[str, Any] = reconstruction.scores["refinement"]
     given, positions = reconstruction.given_positions, reconstruction.positions
@@ -34,7 +35,9 @@ def draw_refinement(reconstruction: Reconstruction) -> Figure:
     axes[0].semilogy(np.maximum(gain, lowest / 2), color="black", marker=".")
     for begin in np.cumsum(history["rounds"])[:-1]:
         axes[0].axvline(begin, color="0.8", linewidth=1, linestyle="--")
-    axes[0].axvline(history["best_sweep"], color="tab:red", linewidth=1)
+    axes[0].axvline(history["best_sweep"], color="tab:red", linewidth=1, label="best")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(loc="best")
     axes[0].set(xlabel="sweep", ylabel=f"held-out misfit per pixel, less {values.min():.5g}")
     if moved:
         assert given is not None

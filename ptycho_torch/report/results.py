@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,21 +34,31 @@ class Member(NamedTuple):
     dtype: type[np.generic]
     unit: str
     axes: str
+    shape: tuple[int | None, ...]  # None: any length
     is_needed: bool = True
 
 
+class GivenObject(NamedTuple):
+    """What a refinement that starts from a file needs of it."""
+
+    object: np.ndarray  # complex64 [H, W]
+    origin: tuple[int, int]  # (y, x) of object[0, 0], object pixels
+    intensity_scale: float | None  # None: the file does not say
+
+
+IMAGE, PAIRS = (None, None), (None, 2)
 ARRAYS = {
-    "object": Member(np.complex64, "1", "y, x"),
-    "weight": Member(np.float32, "photons", "y, x"),
-    "positions": Member(np.float64, "object pixels", "pattern, (y, x)"),
-    "pattern_indices": Member(np.int64, "1", "pattern"),
-    "intensity_scale": Member(np.float64, "sqrt(photons)", ""),
-    "origin": Member(np.int64, "object pixels", "(y, x)"),
-    "pixel_size_m": Member(np.float64, "m", ""),
-    "probe": Member(np.complex64, "sqrt(photons)", "mode, y, x", is_needed=False),
-    "given_positions": Member(np.float64, "object pixels", "pattern, (y, x)", is_needed=False),
-    "intensities": Member(np.float32, "1", "pattern", is_needed=False),
-    "undenoised": Member(np.complex64, "1", "y, x", is_needed=False),
+    "object": Member(np.complex64, "1", "y, x", IMAGE),
+    "weight": Member(np.float32, "photons", "y, x", IMAGE),
+    "positions": Member(np.float64, "object pixels", "pattern, (y, x)", PAIRS),
+    "pattern_indices": Member(np.int64, "1", "pattern", (None,)),
+    "intensity_scale": Member(np.float64, "sqrt(photons)", "", ()),
+    "origin": Member(np.int64, "object pixels", "(y, x)", (2,)),
+    "pixel_size_m": Member(np.float64, "m", "", ()),
+    "probe": Member(np.complex64, "sqrt(photons)", "mode, y, x", (None, None, None), is_needed=False),
+    "given_positions": Member(np.float64, "object pixels", "pattern, (y, x)", PAIRS, is_needed=False),
+    "intensities": Member(np.float32, "1", "pattern", (None,), is_needed=False),
+    "undenoised": Member(np.complex64, "1", "y, x", IMAGE, is_needed=False),
 }
 """Keys of a .npz, datasets of a .h5. `pixel_size_m` is NaN where it is not known."""
 
@@ -58,14 +68,18 @@ def facts_of(reconstruction: Reconstruction) -> list[str]:
     height, width = reconstruction.object.shape
     size, probe, scores = reconstruction.pixel_size_m, reconstruction.probe, reconstruction.scores
     facts = [f"{height} x {width} px" + (f" of {length(size)}" if size is not None else "")]
-    facts.append(f"{len(np.unique(reconstruction.pattern_indices))} patterns")
+    facts.append(_counted(len(np.unique(reconstruction.pattern_indices)), "pattern"))
     if probe is not None:
-        facts.append(f"{len(probe)} probe mode{'s' if len(probe) > 1 else ''}")
+        facts.append(_counted(len(probe), "probe mode"))
     if "misfit_R" in scores:
         facts.append(f"misfit R {scores['misfit_R']:.4f}")
     if "refinement" in scores:
-        facts.append(f"{scores['refinement']['sweeps']} sweeps")
+        facts.append(_counted(scores["refinement"]["sweeps"], "sweep"))
     return facts
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def draw_reconstruction(reconstruction: Reconstruction, *, side_px: int = FIGURE_PX) -> Figure:
@@ -93,23 +107,66 @@ def save_reconstruction(reconstruction: Reconstruction, path: Path) -> None:
     if write is None:
         known = ", ".join(WRITERS)
         raise UsageError(f"{path}: no format is known for {path.suffix or 'a name without a suffix'!r}; use {known}")
-    with atomic_path(path) as temporary:
-        write(reconstruction, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            write(reconstruction, temporary)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
+        raise UsageError(f"{path}: it can't be written ({error.strerror}); choose another name or folder") from None
 
 
 def read_reconstruction(path: Path) -> Reconstruction:
     """The reconstruction in a .npz or .h5 file; DataError, in one line, where there is none."""
+    needed = [name for name, member in ARRAYS.items() if member.is_needed]
+    return _from_arrays(*_members(path, needed=needed), path)
+
+
+def read_object(path: Path) -> GivenObject:
+    """The object in a .npz or .h5 file and where it lies, whatever else of a reconstruction the file holds or lacks."""
+    arrays, _ = _members(path, needed=("object", "origin"))
+    scale = arrays.get("intensity_scale")
+    return GivenObject(arrays["object"], _origin(arrays), None if scale is None else float(scale))
+
+
+def _members(path: Path, *, needed: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays in a file, `needed` ones and others, each of the shape and kind that it has to be, and its records."""
     read = READERS.get(path.suffix)
     if read is None:
         raise UsageError(f"{path}: a reconstruction is read from {' or '.join(READERS)}")
+    if not path.exists():
+        raise DataError(f"{path}: no such file; give a reconstruction.npz")
     try:
         arrays, records = read(path)
     except UNREADABLE as error:
         raise DataError(f"{path}: it can't be read as a reconstruction ({error}); give a reconstruction.npz") from None
-    missing = [name for name, member in ARRAYS.items() if member.is_needed and name not in arrays]
+    missing = [name for name in needed if name not in arrays]
     if missing:
         raise DataError(f"{path}: no {', no '.join(missing)}: it is no reconstruction; give a reconstruction.npz")
-    return _from_arrays(arrays, records, path)
+    for name, values in arrays.items():
+        _check_member(name, values, path)
+    return arrays, records
+
+
+def _check_member(name: str, values: np.ndarray, path: Path) -> None:
+    """DataError where an array has another shape or holds something else than it has to."""
+    wanted = ARRAYS[name]
+    kinds = "biufc" if np.issubdtype(wanted.dtype, np.complexfloating) else "biuf"
+    as_long = len(values.shape) == len(wanted.shape) and all(
+        length in (None, found) for length, found in zip(wanted.shape, values.shape, strict=True)
+    )
+    if not as_long or values.dtype.kind not in kinds:
+        raise DataError(
+            f"{path}: {name} is {values.dtype} of shape {values.shape}, {wanted.dtype.__name__} [{wanted.axes}] is "
+            "needed; give a reconstruction.npz"
+        )
+    if name in ("origin", "intensity_scale") and not np.isfinite(values).all():
+        raise DataError(f"{path}: {name} is {values.tolist()}: it is damaged; give a reconstruction.npz")
+    if name == "intensity_scale" and not values > 0:
+        raise DataError(f"{path}: {name} is {values}, a positive number is needed; give a reconstruction.npz")
+
+
+def _origin(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+    y, x = arrays["origin"]
+    return int(y), int(x)
 
 
 def _arrays_of(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
@@ -123,9 +180,7 @@ def _arrays_of(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], records: dict[str, Any], path: Path) -> Reconstruction:
-    obj, origin = arrays["object"], arrays["origin"]
-    if obj.ndim != 2 or origin.shape != (2,):
-        raise DataError(f"{path}: the object has shape {obj.shape}, one array (H, W) with its origin is needed")
+    obj = arrays["object"]
     if arrays["weight"].shape != obj.shape or arrays["positions"].shape != (len(arrays["pattern_indices"]), 2):
         raise DataError(
             f"{path}: object {obj.shape} with weight {arrays['weight'].shape}, positions {arrays['positions'].shape} "
@@ -134,9 +189,9 @@ def _from_arrays(arrays: dict[str, np.ndarray], records: dict[str, Any], path: P
     size = float(arrays["pixel_size_m"])
     values: dict[str, Any] = {
         **arrays,
-        "origin": (int(origin[0]), int(origin[1])),
+        "origin": _origin(arrays),
         "intensity_scale": float(arrays["intensity_scale"]),
-        "pixel_size_m": None if np.isnan(size) else size,
+        "pixel_size_m": size if 0 < size < np.inf else None,
     }
     return Reconstruction(**values, **records)
 

@@ -23,6 +23,7 @@ class LightningPtycho(pl.LightningModule):
 
     `likelihood` and `tv_weight` are those of `PtychoModel.loss`; `schedule` names a learning-rate schedule, its peak
     the `learning_rate`; the Adaptive one watches `monitored`. `calibrated_log_scale` is ln s of a probe in √photons.
+    A checkpoint says by `scan_digest` which scan it has seen.
     """
 
     def __init__(
@@ -35,11 +36,15 @@ class LightningPtycho(pl.LightningModule):
         schedule: str = "WarmupCosine",
         monitored: str = "val_loss",
         calibrated_log_scale: float | None = None,
+        scan_digest: str = "",
     ) -> None:
         super().__init__()
         self.model, self.likelihood, self.tv_weight = model, likelihood, tv_weight
         self.learning_rate, self.schedule, self.monitored = learning_rate, schedule, monitored
-        self.calibrated_log_scale = calibrated_log_scale
+        self.calibrated_log_scale, self.scan_digest = calibrated_log_scale, scan_digest
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["scan"] = self.scan_digest
 
     def training_step(self, region: Region, _: int) -> Tensor:
         terms = self.model.loss(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ from ptycho_torch.training.regions import Anchors, Regions, as_loader, spread_an
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+    from ptycho_torch.training.lightning import LightningPtycho
 
 VALIDATION_REGIONS = 8
 LAST_CHECKPOINT = "last.ckpt"
@@ -295,7 +298,9 @@ def _fit(
         schedule=config.scheduler,
         monitored=config.checkpoint_monitor,
         calibrated_log_scale=calibrated_log_scale,
+        scan_digest=regions.scan.digest,
     )
+    resumed = _checkpoint_to_resume(config, module) if config.resume else None
     monitored = config.checkpoint_monitor if validation is not None else "train_loss"
     config.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = _checkpoints(config, monitored)
@@ -315,9 +320,9 @@ def _fit(
         use_distributed_sampler=False,
         log_every_n_steps=1,
     )
-    sampler, last = Anchors(len(regions), regions=steps, seed=config.seed), _checkpoint_to_resume(config)
-    if last is not None:  # the first epoch's order is drawn before the trainer tells the sampler where it is
-        sampler.set_epoch(torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1)
+    sampler = Anchors(len(regions), regions=steps, seed=config.seed)
+    if resumed is not None:  # the first epoch's order is drawn before the trainer tells the sampler where it is
+        sampler.set_epoch(resumed.epochs)
     validation_loader = None
     if validation is not None:
         anchors = spread_anchors(validation.positions, size=validation.size, most=VALIDATION_REGIONS)
@@ -327,7 +332,7 @@ def _fit(
             module,
             as_loader(regions, sampler, workers=config.num_workers),
             validation_loader,
-            ckpt_path=last,
+            ckpt_path=resumed.path if resumed is not None else None,
             weights_only=True,
         )
     best = checkpoints[0].best_model_path if checkpoints else ""
@@ -392,13 +397,31 @@ def _logger(config: TrainConfig) -> Any:
     return False
 
 
-def _checkpoint_to_resume(config: TrainConfig) -> Path | None:
-    if not config.resume:
-        return None
+class _Checkpoint(NamedTuple):
+    path: Path
+    epochs: int  # that are finished
+
+
+def _checkpoint_to_resume(config: TrainConfig, module: LightningPtycho) -> _Checkpoint:
+    """The last checkpoint; UsageError where it is damaged, or was made by a training that this one can't go on with."""
     last = config.output_dir / "checkpoints" / LAST_CHECKPOINT
     if not last.is_file():
         raise UsageError(f"--resume: there is no checkpoint {last}; leave --resume out to start afresh")
-    return last
+    try:
+        state = torch.load(last, map_location="cpu", weights_only=True)
+        shapes, epochs = {name: value.shape for name, value in state["state_dict"].items()}, int(state["epoch"]) + 1
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError, UnpicklingError):
+        raise UsageError(f"--resume: {last} is damaged; leave --resume out to start afresh") from None
+    if shapes != {name: value.shape for name, value in module.state_dict().items()}:
+        raise UsageError(f"--resume: {last} holds another network; give its options, or leave --resume out")
+    if state.get("scan", module.scan_digest) != module.scan_digest:
+        raise UsageError(
+            f"--resume: {last} was trained on another scan than {config.train_data_file}; give that, or leave "
+            "--resume out"
+        )
+    if epochs > config.max_epochs:
+        raise UsageError(f"--resume: {last} holds {epochs} epochs already; give at least --max_epochs {epochs}")
+    return _Checkpoint(last, epochs)
 
 
 def _write_bundle(

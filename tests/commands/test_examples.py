@@ -22,6 +22,12 @@ def test_every_example_is_known() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*LEFT, "to_notebook"}
 
 
+def test_without_a_name_all_examples_turn_into_notebooks(tmp_path: Path) -> None:
+    convert = [sys.executable, EXAMPLES / "to_notebook.py", "--output-dir", tmp_path]
+    subprocess.run(convert, check=True, capture_output=True)
+    assert {path.stem for path in tmp_path.glob("*.ipynb")} == {*LEFT}
+
+
 @pytest.mark.parametrize("name", LEFT)
 def test_an_example_runs_and_turns_into_a_notebook(name: str, tmp_path: Path) -> None:
     script, converted, ran = EXAMPLES / f"{name}.py", tmp_path / "notebooks", tmp_path / "ran"

@@ -126,16 +126,18 @@ def test_nothing_is_printed_written_or_left_turned(
     assert any(line.startswith("refinement: ") for line in lines) and len(lines) > 2
 
 
-def test_a_callback_sees_every_sweep_and_stops_the_run(scan: pt.Scan) -> None:
+@pytest.mark.parametrize("kind", [bool, np.bool_])
+def test_a_callback_sees_every_sweep_and_stops_the_run(kind: type, scan: pt.Scan) -> None:
     seen = []
 
-    def watch(progress: Any) -> bool:
+    def watch(progress: Any) -> Any:
         seen.append(progress)
-        return progress.sweep == 3
+        return kind(progress.sweep == 3)
 
     result = pt.reconstruct(scan, model="flat", refine=8, on_sweep=watch)
     assert [each.sweep for each in seen] == [1, 2, 3] and {each.sweeps for each in seen} == {8}
     assert seen[-1].held_out < seen[0].held_out
+    assert repr(seen[0]).startswith("Progress(sweep=1, sweeps=8, held_out=") and "tensor" not in repr(seen[0])
     assert result.scores["refinement"]["sweeps"] == 3
     rows, columns = (slice(o - p, o - p + s) for o, p, s in zip(result.origin, seen[-1].origin, (40, 40), strict=True))
     nearer = [np.abs(each.obj.numpy()[rows, columns] - result.object[:40, :40]).mean() for each in seen]
@@ -163,6 +165,54 @@ def test_a_reconstruction_is_a_model_too(scan: pt.Scan, result: pt.Reconstructio
     result.save(tmp_path / "first.h5")
     by_value, by_file = (pt.reconstruct(scan, model=each, refine=2) for each in (result, tmp_path / "first.h5"))
     assert np.array_equal(by_value.object, by_file.object)
+
+
+@pytest.mark.parametrize("names", [("object", "origin", "intensity_scale"), ("object", "origin")])
+def test_an_object_and_where_it_lies_are_a_start(
+    names: tuple[str, ...], scan: pt.Scan, result: pt.Reconstruction, scan_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "start.npz"
+    np.savez(path, **{name: getattr(result, name) for name in names})  # type: ignore[arg-type]
+    words = ("refine", "--test_data", scan_file, "--output_dir", tmp_path / "out", "--start", path, "--sweeps", 2)
+    assert run(*words, "--quiet") == 0
+    again = pt.Reconstruction.from_file(tmp_path / "out" / "reconstruction.npz")
+    if "intensity_scale" in names:
+        assert np.array_equal(again.object, pt.reconstruct(scan, model=result, refine=2).object)
+    with pytest.raises(pt.DataError, match="no weight, no positions"):
+        pt.Reconstruction.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ({"origin": np.array(["a", "b"])}, "origin is <U1"),
+        ({"origin": np.array([np.nan, 0])}, "origin is .nan"),
+        ({"object": np.ones((5, 5, 5))}, "object is float64 of shape"),
+        ({"intensity_scale": np.ones(3)}, "intensity_scale is float64 of shape"),
+        ({"intensity_scale": np.float64("nan")}, "intensity_scale is nan"),
+        ({"intensity_scale": np.float64(-1)}, "intensity_scale is -1"),
+        ({"probe": np.ones(4)}, "probe is float64 of shape"),
+        ({"weight": np.ones((3, 3))}, "do not fit"),
+    ],
+)
+def test_damaged_arrays_are_named(
+    damage: dict[str, np.ndarray], complaint: str, result: pt.Reconstruction, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.npz"
+    result.save(path)
+    np.savez(path, **{**dict(np.load(path)), **damage})
+    with pytest.raises(pt.DataError, match=complaint) as found:
+        pt.Reconstruction.from_file(path)
+    assert "\n" not in str(found.value)
+
+
+def test_what_cannot_be_written_is_said_in_a_line(result: pt.Reconstruction, tmp_path: Path) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder.npz", tmp_path / "file" / "result.npz"):
+        with pytest.raises(pt.UsageError, match="can't be written"):
+            result.save(path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder.npz"]
 
 
 class Calm:
@@ -237,6 +287,21 @@ def test_a_reconstruction_is_a_value(result: pt.Reconstruction) -> None:
         ({"probe_from": "nowhere"}, "probe_from is 'nowhere'"),
         ({"precision": "64"}, "precision is '64'"),
         ({"device": "abacus"}, "abacus"),
+        ({"device": torch.device("xpu", 99)}, "device xpu:99"),
+        ({"refine": 1.5}, "refine is 1.5: a whole number"),
+        ({"refine": "20"}, "refine is '20': a whole number"),
+        ({"refine": True}, "refine is True: a whole number"),
+        ({"patterns": 3.5}, "patterns is 3.5"),
+        ({"refine": 1, "likelihood": None}, "likelihood is None"),
+        ({"refine": 1, "likelihood": nn.Identity()}, "likelihood is Identity"),
+        ({"refine": 1, "regulariser": abs}, "an object with the method proximal"),
+        ({"refine": 1, "regulariser": Calm}, "an object with the method proximal"),
+        ({"refine": 1, "on_sweep": 3}, "on_sweep is of type int"),
+        ({"probe_mask": "no"}, "probe_mask is 'no'"),
+        ({"refine": 1, "denoise": "no"}, "denoise is 'no'"),
+        ({"probe_mask": True, "probe_mask_diameter": -3}, "probe_mask_diameter is -3"),
+        ({"probe_mask": True, "probe_mask_diameter": 0}, "probe_mask_diameter is 0"),
+        ({"probe_mask": True, "probe_mask_sigma": float("nan")}, "probe_mask_sigma is nan"),
         ({"model": 3}, "type int"),
         ({"model": nn.Identity()}, "own network Identity: it gives Region"),
     ],
@@ -249,6 +314,12 @@ def test_options_without_a_meaning_are_refused_in_a_line(
         pt.reconstruct(scan, **options)
     assert "\n" not in str(found.value)
     assert switches() == before
+
+
+@pytest.mark.parametrize("scan", [None, "scan.npz", np.ones((4, 16, 16))])
+def test_what_is_no_scan_is_refused_in_a_line(scan: Any) -> None:
+    with pytest.raises(pt.UsageError, match=r"read_scan or Scan\.from_arrays"):
+        pt.reconstruct(scan)
 
 
 def test_files_that_cannot_be_are_refused(result: pt.Reconstruction, scan_file: Path, tmp_path: Path) -> None:
@@ -322,3 +393,11 @@ def test_the_package_is_imported_at_once_and_knows_its_names() -> None:
     """
     subprocess.run([sys.executable, "-c", program], check=True)
     assert Path(pt.__file__).with_name("py.typed").is_file()
+
+
+@pytest.mark.parametrize("first", ["import ptycho_torch.train", "import ptycho_torch as pt; pt.train"])
+def test_a_command_of_the_same_name_does_not_hide_a_function(first: str) -> None:
+    program = (
+        f"{first}\nimport ptycho_torch.train, ptycho_torch as pt\nassert pt.train.__name__ == 'train_scan', pt.train"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import infer_words
 
 from ptycho_torch import devices
+from ptycho_torch.cli import main
 
 COMMAND = [sys.executable, "-m", "ptycho_torch"]
 
@@ -94,3 +96,30 @@ def test_the_first_number_of_omp_num_threads_counts_and_nonsense_is_ignored(
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     devices.use_available_threads()
     assert chosen == [threads]
+
+
+def test_a_file_that_has_no_room_is_told_in_a_line(scan_file: Path, tmp_path: Path) -> None:
+    words = [str(word) for word in infer_words(Path("flat"), scan_file, tmp_path)]
+    limited = f"""if True:
+        import resource, sys
+        from ptycho_torch.cli import main
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        sys.exit(main({words}))
+    """
+    done = subprocess.run([sys.executable, "-B", "-c", limited], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("error: the results can't be written (File too large)"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("lack", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_lack_of_memory_is_told_in_a_line(
+    lack: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise lack
+
+    monkeypatch.setattr("ptycho_torch.commands.simulate.simulate", fails)
+    assert main(["simulate", "--output", str(tmp_path / "scan.npz")]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("error: out of memory (") and complaint.count("\n") == 1

@@ -376,3 +376,26 @@ def test_importing_is_light():
     modules = "ptycho_torch.report, ptycho_torch.report.patch_statistics"
     code = f"import sys, {modules}; print([m for m in {names} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("side", [16, 100, 148, 241])
+def test_a_small_image_is_as_long_as_the_colour_bar_beside_it(side: int) -> None:
+    image, bar = draw([Panel(np.zeros((side, side)), (0, 1), "amplitude")], side_px=240).axes
+    assert image.get_position().height == pytest.approx(bar.get_position().height)
+
+
+def test_a_refinement_without_moves_is_not_said_to_show_them(reconstruction, tmp_path) -> None:
+    from matplotlib.figure import Figure
+
+    for panels, shows in ((1, False), (2, True)):
+        course = Figure()
+        course.subplots(1, panels)
+        write_report(tmp_path, reconstruction, title="", scan_facts={}, bundle_facts={}, course=course)
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "the best one marked" in text and ("moves of positions" in text) is shows
+
+
+def test_names_in_bytes_that_python_cannot_decode_are_shown(reconstruction, tmp_path) -> None:
+    name = "ü".encode().decode("ascii", "surrogateescape") + b"\xff".decode("ascii", "surrogateescape")
+    write_report(tmp_path, reconstruction, title=f"Reconstruction of {name}", scan_facts={}, bundle_facts={})
+    assert "Reconstruction of ü\N{REPLACEMENT CHARACTER}" in (tmp_path / "report.html").read_text(encoding="utf-8")

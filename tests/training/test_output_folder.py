@@ -8,9 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import run, train_words
+from scans import rewritten
 
 from ptycho_torch.bundle import read_bundle
 
@@ -99,3 +101,34 @@ def test_a_thread_may_train(scan_file: Path, tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("cut", "is damaged"),
+        ("width", "another network"),
+        ("scan", "another scan"),
+        ("epochs", "holds 2 epochs already"),
+    ],
+)
+def test_what_cannot_be_resumed_is_said_in_a_line(
+    change: str, complaint: str, begun: Path, scan_file: Path, tmp_path: Path, capsys
+) -> None:
+    last, scan, words = begun / "checkpoints" / "last.ckpt", scan_file, list[object]()
+    if change == "cut":
+        last.write_bytes(last.read_bytes()[:5000])
+    elif change == "width":
+        words = ["--network_width", 4]
+    elif change == "scan":
+        scan = rewritten(scan_file, tmp_path / "other.npz", xcoords=np.load(scan_file)["xcoords"] + 0.25)
+    else:
+        content = torch.load(last, weights_only=True)
+        torch.save(content | {"epoch": 1}, last)
+    epochs = 1 if change == "epochs" else 3
+    before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run(*train_words(scan, begun, epochs=epochs), *words, "--resume") == 2
+    found = capsys.readouterr().err
+    assert found.count("\n") == 1 and complaint in found
+    assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
