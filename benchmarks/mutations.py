@@ -68,7 +68,6 @@ MUTATIONS = [
         ("(1 - y) * wide[:, :-1] + y * wide[:, 1:]", "y * wide[:, :-1] + (1 - y) * wide[:, 1:]"),
         ("pad(x * patches, (1, 0))", "pad(x * patches, (0, 1))"),
         ("torch.floor(positions + 0.5)", "torch.floor(positions)"),
-        ("place(weight * patches, positions, shape)", "place(patches, positions, shape)"),
         ("x : x + n] += source[j]", "x : x + n] = source[j]"),
         ("[max(0, -low[i]) for i in (0, 1)]", "[max(0, -low[0]) for i in (0, 1)]"),
     ),
@@ -158,8 +157,8 @@ MUTATIONS = [
     *of(
         "forward.py",
         "sweep",
-        ("amplitude, valid, propagator=self.propagator, **options)\n\n", "amplitude, valid, **options)\n\n"),
-        ("exit_wave_correction(probe, patches, amplitude", "exit_wave_correction(2 * probe, patches, amplitude"),
+        ("propagator=self.propagator,\n            background=background", "background=background"),
+        ("exit_wave_correction(\n            probe,", "exit_wave_correction(\n            2 * probe,"),
     ),
     *of(
         "physics/object_step.py",

@@ -146,12 +146,11 @@ class _Options:
         ):
             if getattr(self, name) not in get_args(kind):
                 raise UsageError(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(kind))} is needed")
-        if not (
-            self.likelihood in LIKELIHOODS if isinstance(self.likelihood, str) else _has(self.likelihood, Likelihood)
-        ):
+        is_name = isinstance(self.likelihood, str)
+        if not (self.likelihood in LIKELIHOODS if is_name else _has(self.likelihood, Likelihood)):
+            names = ", ".join(LIKELIHOODS)
             raise UsageError(
-                f"likelihood is {self.likelihood!r}: {', '.join(LIKELIHOODS)} or an object with the methods step and value "
-                "is needed"
+                f"likelihood is {self.likelihood!r}: {names} or an object with the methods step and value is needed"
             )
         if self.regulariser is not None and not _has(self.regulariser, Regulariser):
             raise UsageError(f"regulariser is {self.regulariser!r}: an object with the method proximal is needed")

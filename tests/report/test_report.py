@@ -388,11 +388,11 @@ def test_a_refinement_without_moves_is_not_said_to_show_them(reconstruction, tmp
     from matplotlib.figure import Figure
 
     for panels, shows in ((1, False), (2, True)):
-        course = Figure()
-        course.subplots(1, panels)
-        write_report(tmp_path, reconstruction, title="", scan_facts={}, bundle_facts={}, course=course)
+        figure = Figure()
+        figure.subplots(1, panels)
+        write_report(tmp_path, reconstruction, title="", scan_facts={}, bundle_facts={}, refinement=figure)
         text = (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert "the best one marked" in text and ("moves of positions" in text) is shows
+        assert "the best one marked" in text and ("refined positions" in text) is shows
 
 
 def test_names_in_bytes_that_python_cannot_decode_are_shown(reconstruction, tmp_path) -> None:
