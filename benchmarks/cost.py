@@ -69,9 +69,9 @@ def inference() -> dict[str, Any]:
     first, first_spread = median_and_spread(lambda: _predict_on_full_canvas(cnn, other, region.shape), times=3)
     ms = 1e3 / len(region)
     return {
-        "inference, ms a pattern": [whole * ms, whole_spread * ms],
+        "inference, ms per pattern": [whole * ms, whole_spread * ms],
         "inference in physics sweeps": ratio,
-        "cnn with full-canvas placement, ms a pattern": [first * 1e3 / few, first_spread * 1e3 / few],
+        "cnn with full-canvas placement, ms per pattern": [first * 1e3 / few, first_spread * 1e3 / few],
         "times as fast as that": (first / few) / (whole / len(region)),
     }
 
@@ -89,12 +89,12 @@ def _predict_on_full_canvas(cnn: Cnn, region: Region, shape: tuple[int, int]) ->
 def training() -> dict[str, Any]:
     scan = simulated(400)
     ours = _seconds_a_step(Unrolled(), a_region(scan, 64))
-    figures: dict[str, Any] = {"unrolled, patterns a second": 64 / ours}
+    figures: dict[str, Any] = {"unrolled, patterns per second": 64 / ours}
     for group_size in (1, 4):
         seconds = _seconds_a_step(
             Cnn(scan.n, group_size=group_size), a_region(scan, 16, group_size=group_size, subsets=1)
         )
-        figures[f"cnn, {group_size} a group, patterns a second"] = 16 / seconds
+        figures[f"cnn, {group_size} a group, patterns per second"] = 16 / seconds
         figures[f"times as fast as cnn, {group_size} a group"] = (64 / ours) / (16 / seconds)
     return figures
 
