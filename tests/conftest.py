@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "-n" in sys.argv else "2")  # workers inherit the environment
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin keep each other from their work
 
 from scans import write_scan
