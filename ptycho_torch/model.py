@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.physics.likelihood import LOSSES, total_variation
-from ptycho_torch.physics.patches import extract_whole
 from ptycho_torch.scale import gauge_prior
 
 PRIOR_WEIGHT = 0.1
@@ -32,12 +31,9 @@ class PtychoModel(nn.Module):
         """The object of a region on its canvas, complex64 `[H, W]`, transmission."""
         return self.network(region) / self._probe_factor()
 
-    def patches(self, obj: Tensor, batch: Batch) -> Tensor:
-        """The object patches of the patterns of a batch, `[b, N, N]`."""
-        return extract_whole(obj, batch.corners, batch.amplitude.shape[-1])
-
-    def counts(self, patches: Tensor, batch: Batch, region: Region) -> Tensor:
-        """Expected counts `[b, N, N]` [photons] of the patterns of a batch."""
+    def counts(self, obj: Tensor, batch: Batch, region: Region) -> Tensor:
+        """Expected counts `[b, N, N]` [photons] of the patterns of a batch for an object `[H, W]` on its canvas."""
+        patches = region.forward.patches(obj, batch)
         return region.forward.counts_behind(patches, batch.probe * self._probe_factor())
 
     def _probe_factor(self) -> Tensor:
@@ -56,7 +52,7 @@ class PtychoModel(nn.Module):
         obj = self(region)
         fits = []
         for batch in region.batches():
-            predicted = self.counts(self.patches(obj, batch), batch, region)
+            predicted = self.counts(obj, batch, region)
             fits.append(LOSSES[likelihood](predicted, batch.amplitude.square(), region.valid) * len(predicted))
         fit = torch.stack(fits).sum() / len(region)
         light = region.illumination()

@@ -366,7 +366,7 @@ def _misfit_of(obj: Tensor, region: Region, predictor: Predictor, intensities: n
     model, factors = predictor.model, torch.as_tensor(intensities[region.indices], device=region.device)
     differences, photons, deviance = [], [], 0.0
     for batch in region.batches():
-        predicted = model.counts(model.patches(obj, batch), batch, region) * factors[batch.index, None, None]
+        predicted = model.counts(obj, batch, region) * factors[batch.index, None, None]
         counts = batch.amplitude.square()
         difference, total = misfit(predicted, counts, region.valid)
         differences.append(difference.cpu().double())

@@ -289,6 +289,7 @@ def _asked(
     region, unknowns, schedule, background = run.region, run.unknowns, run.schedule, run.segment.background_photons
     is_poisson = isinstance(as_likelihood(run.likelihood), Poisson)
     likelihood = run.segment.likelihood if is_poisson else run.likelihood
+    propagator = region.forward.propagator
     moves_positions = unknowns.has_positions and number >= schedule.positions_from
     moves_intensities = unknowns.intensities and number >= schedule.intensities_from
     canvas = Canvas.empty(region.origin, region.shape, device=region.device)
@@ -309,7 +310,6 @@ def _asked(
             probe_gradient += gather_shifted(waves, at.fraction)
             object_power += patches.abs().square().sum(0)
         if moves_positions:
-            propagator = region.forward.propagator
             moves = position_step(at.probe, patches, batch.amplitude, batch.valid, propagator=propagator)
             steps.move_positions(state, region, batch, moves, schedule)
         if moves_intensities:

@@ -137,10 +137,12 @@ def confirmed_object(state: State, region: Region, unknowns: Unknowns, fractions
     At the edge of the scan, the object of a single pattern adapts to a wrong position and would confirm it. `fractions`
     of the largest illumination: zero weight, and full weight.
     """
-    light = torch.zeros(region.shape, device=region.device)
-    for batch in region.batches():
+
+    def illuminated(batch: Batch) -> Tensor:
         seen = state.exposure(batch, unknowns)
-        light += place_whole(illumination(seen.probe).expand(len(seen.corners), -1, -1), seen.corners, region.shape)
+        return place_whole(illumination(seen.probe).expand(len(seen.corners), -1, -1), seen.corners, region.shape)
+
+    light = region.total(illuminated)
     dim, bright = fractions
     weight = ((light / light.max() - dim) / (bright - dim)).clamp(0, 1)
     mean = (weight * state.object).sum() / weight.sum()

@@ -491,6 +491,6 @@ def _log_patch_statistics(model: PtychoModel, regions: Regions, config: TrainCon
             break
         region = regions.of(group)
         obj = model(region)
-        patches = torch.cat([model.patches(obj, batch) for batch in region.batches()])
+        patches = torch.cat([region.forward.patches(obj, batch) for batch in region.batches()])
         print(recorder.add(patches.numpy()))
     recorder.write(config.output_dir)
