@@ -16,7 +16,46 @@ Domain = Literal["counts", "amplitude"]
 """The values of a pattern: photons, or their square roots."""
 Propagation = Literal["far", "near"]
 """From the object to the detector: Fraunhofer (far field) or Fresnel (near field)."""
+Status = Literal["good", "doubtful", "bad"]
+"""Whether a reconstruction explains its patterns."""
 
+
+@dataclass(frozen=True)
+class Reason:
+    """One sentence of a verdict: what was found, its likely cause in a word or two, and the way out."""
+
+    text: str  # with its figure and the threshold
+    cause: str = ""  # such as "flip y", "units", "lag"; empty where none is known
+    way_out: str = ""  # what to try, such as "--flip y"
+
+    def __str__(self) -> str:
+        return f"{self.text}: try {self.way_out}" if self.way_out else self.text
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said of a reconstruction without knowing the truth."""
+
+    status: Status
+    reasons: tuple[Reason, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)  # r_over_floor, r_over_null, own_wins, …
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON record."""
+        return {"status": self.status, "reasons": [vars(reason) for reason in self.reasons], **self.figures}
+
+    def __str__(self) -> str:
+        return f"{self.status}: {'; '.join(map(str, self.reasons))}" if self.reasons else self.status
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Measured and predicted counts of a few patterns: their mean, the median and the worst by misfit."""
+
+    names: tuple[str, ...]  # such as "mean of 144", "median (pattern 12)", "worst (pattern 77)"
+    measured: np.ndarray  # float32 [k, N, N], photons
+    predicted: np.ndarray  # float32 [k, N, N], photons
+    valid: np.ndarray  # bool [k, N, N], True = measured
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
@@ -38,6 +77,8 @@ class Reconstruction:
     intensities: np.ndarray | None = None  # float32 [n], factor on the counts of each pattern that a refinement found
     undenoised: np.ndarray | None = None  # complex64 [H, W], the maximum-likelihood object, where `object` is denoised
     scores: dict[str, Any] = field(default_factory=dict)  # the content of metrics.json
+    verdict: Verdict | None = None  # whether the object explains the patterns
+    examples: Examples | None = None  # patterns beside their predictions
     provenance: dict[str, Any] = field(default_factory=dict)  # version, model, intensity scale, settings, scan
 
     @classmethod
