@@ -317,6 +317,9 @@ class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMas
     precision: Literal["32-true", "bf16-mixed"] = setting(
         "32-true", "precision of the network's convolutions", group="computing"
     )
+    strict: bool = setting(
+        False, "end with exit code 5 where the verdict is bad; the results are written all the same", group="output"
+    )
     debug_dump: Path | None = setting(
         None, "folder for patches, offsets and figures of the canvas", group="output", flags=("--debug-dump",)
     )

@@ -25,6 +25,12 @@ class BundleError(PtychoError):
     exit_code = 4
 
 
+class VerdictError(PtychoError):
+    """A result that does not explain its patterns, where `--strict` asks for one that does; its files are written."""
+
+    exit_code = 5
+
+
 class Interrupted(PtychoError):
     """The user, or the scheduler, asked to stop; what was finished is kept."""
 

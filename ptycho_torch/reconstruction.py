@@ -23,13 +23,15 @@ from ptycho_torch.devices import own_switches, resolve_device, seconds_on
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.evaluation import PlacedObject, as_placed_object, shared_region
 from ptycho_torch.metrics import INSET_PX, compare, is_lit
-from ptycho_torch.physics.likelihood import LIKELIHOODS, Likelihood, misfit, poisson_nll
+from ptycho_torch.physics.likelihood import LIKELIHOODS, Likelihood
 from ptycho_torch.physics.regularisers import Regulariser
 from ptycho_torch.predictors import Predictor, find_predictor
 from ptycho_torch.refinement import OnSweep, Unknowns
 from ptycho_torch.refinement.initial_probe import OnStep, with_probe_from_patterns
 from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
 from ptycho_torch.types import Reconstruction, check_finite
+from ptycho_torch.verdict.figures import Figures, figures_of
+from ptycho_torch.verdict.judge import judged
 
 MOST_MODES = 8
 
@@ -259,8 +261,10 @@ def _reconstruct(
             refining_s = seconds_on(device) - begin
         elif validation is not None:
             region = predictor.region(scan, chosen, batch_size=options.batch_size, device=device)
-        with torch.inference_mode():
-            scores |= _misfit_of(obj, region, predictor, intensities)
+        factors = torch.as_tensor(intensities[region.indices], device=device)
+        figures = figures_of(obj, region, intensities=factors, validation=validation)
+    verdict = judged(figures)
+    scores |= {"verdict": verdict.as_dict(), "n_patterns": len(np.unique(region.indices)), **_misfits_in(figures)}
     scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / (seconds + refining_s)}
     result = _as_reconstruction(obj, region, predictor, scan)
     if options.refine:
@@ -271,6 +275,7 @@ def _reconstruct(
             intensities=intensities[region.indices],
             undenoised=undenoised,
         )
+    result = replace(result, verdict=verdict, examples=figures.examples)
     check_finite(result)
     scores |= _coverage(result) | _against_reference(result, scan)
     return replace(result, scores=scores, provenance=_provenance(predictor, scan, options))
@@ -361,24 +366,13 @@ def _precision(precision: str, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
-def _misfit_of(obj: Tensor, region: Region, predictor: Predictor, intensities: np.ndarray) -> dict[str, Any]:
-    """Misfit and deviance of the patterns of a region for an object on its canvas."""
-    model, factors = predictor.model, torch.as_tensor(intensities[region.indices], device=region.device)
-    differences, photons, deviance = [], [], 0.0
-    for batch in region.batches():
-        predicted = model.counts(obj, batch, region) * factors[batch.index, None, None]
-        counts = batch.amplitude.square()
-        difference, total = misfit(predicted, counts, region.valid)
-        differences.append(difference.cpu().double())
-        photons.append(total.cpu().double())
-        deviance += 2 * float(poisson_nll(predicted, counts, region.valid)) * len(counts)
-    error, power = torch.cat(differences).numpy(), torch.cat(photons).numpy()
+def _misfits_in(figures: Figures) -> dict[str, Any]:
+    """Misfit and deviance of the patterns, for metrics.json."""
     return {
-        "misfit_R": math.sqrt(error.sum() / power.sum()),
-        "misfit_R_per_pattern": np.sqrt(error / power),
-        "poisson_deviance_per_pixel": deviance / len(error),
-        "mean_photons_per_pattern": power.mean(),
-        "n_patterns": len(np.unique(region.indices)),
+        "misfit_R": figures.misfit_r,
+        "misfit_R_per_pattern": np.sqrt(figures.misfit / figures.photons),
+        "poisson_deviance_per_pixel": figures.deviance_per_pixel,
+        "mean_photons_per_pattern": figures.photons.mean(),
     }
 
 

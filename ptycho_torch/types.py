@@ -45,7 +45,11 @@ class Verdict:
         return {"status": self.status, "reasons": [vars(reason) for reason in self.reasons], **self.figures}
 
     def __str__(self) -> str:
-        return f"{self.status}: {'; '.join(map(str, self.reasons))}" if self.reasons else self.status
+        parts = list(map(str, self.reasons))
+        if {"r_over_floor", "r_over_null"} <= self.figures.keys():
+            floor, null = self.figures["r_over_floor"], self.figures["r_over_null"]
+            parts.insert(0, f"misfit {floor:.3g} x photon noise, {null:.2g} x a model without object")
+        return f"{self.status}: {'; '.join(parts)}" if parts else self.status
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ class Examples:
     measured: np.ndarray  # float32 [k, N, N], photons
     predicted: np.ndarray  # float32 [k, N, N], photons
     valid: np.ndarray  # bool [k, N, N], True = measured
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:

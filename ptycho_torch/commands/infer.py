@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.grouping import central_groups
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
-from ptycho_torch.errors import UsageError
+from ptycho_torch.errors import UsageError, VerdictError
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.predictors import FLAT, RECONSTRUCTION
@@ -59,8 +60,20 @@ def infer(config: InferenceConfig) -> Reconstruction:
             say=progress.say,
         )
     _write(result, scan, config)
+    _say_verdict(result, config)
     print(_summary(result, config))
+    if config.strict and result.verdict is not None and result.verdict.status == "bad":
+        raise VerdictError(f"the verdict is bad, the results in {config.output_dir} are not to be trusted")
     return result
+
+
+def _say_verdict(result: Reconstruction, config: InferenceConfig) -> None:
+    """The verdict in one line: a warning on stderr unless it is good."""
+    assert result.verdict is not None
+    if result.verdict.status != "good":
+        print(f"warning: verdict {result.verdict}", file=sys.stderr, flush=True)
+    elif not config.quiet:
+        print(f"verdict {result.verdict}", flush=True)
 
 
 def _check_writable(folder: Path) -> None:

@@ -120,6 +120,10 @@ class Region:
         else:
             yield from (self._load(places, held_out=True) for places in self._validation_places)
 
+    def pick(self, places: np.ndarray) -> Batch:
+        """The patterns at some places of this region's order."""
+        return self._load(np.asarray(places))
+
     def loaded(self) -> Region:
         """This region with all its patterns in memory."""
         if self._kept is None:

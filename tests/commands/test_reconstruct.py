@@ -237,7 +237,7 @@ def test_a_reconstruction_comes_back_from_a_file(suffix: str, result: pt.Reconst
         other = getattr(again, name)
         if isinstance(value, np.ndarray):
             assert value.dtype == other.dtype and np.array_equal(value, other), name
-        elif name not in ("scores", "provenance"):
+        elif name not in ("scores", "provenance", "verdict", "examples"):
             assert value == other, name
     if suffix == ".h5":
         assert again.provenance == json.loads(json.dumps(result.provenance))

@@ -1,0 +1,88 @@
+"""A verdict from figures: good, doubtful or bad, with reasons in sentences.
+
+The thresholds are those that separate right from wrong scans in `benchmarks/verdict.py`; docs/verdict.md has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ptycho_torch.types import Reason, Status, Verdict
+from ptycho_torch.verdict.figures import Figures
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where good ends and where bad begins."""
+
+    explained: tuple[float, float] = (0.85, 0.5)
+    """Of the gain in likelihood over the mean pattern that right predictions would have; the mean of used and unused
+    pixels, in which the gain of one and the loss of the other by fitted noise cancel. Right 0.95–1.05, flips
+    0.2–0.9."""
+    unexplained: tuple[float, float] = (0.015, 0.1)
+    """Of the patterns' differences, beyond photon noise. Right 0–0.002, flips, lag, jitter 0.1–1."""
+    nothing: float = 1.005
+    """Misfit of the mean pattern over that of photon noise, below which the patterns show no object."""
+    patterns_per_pixel: float = 1.0
+    """Patterns that illuminate an object pixel: with fewer, smooth probes leave the object undetermined."""
+
+
+THRESHOLDS = Thresholds()
+
+
+def judged(figures: Figures, thresholds: Thresholds = THRESHOLDS) -> Verdict:
+    """The verdict on a reconstruction by its figures."""
+    found = sorted(_found(figures, thresholds), key=lambda one: one[0] != "bad")
+    status: Status = found[0][0] if found else "good"
+    return Verdict(status, tuple(reason for _, reason in found), as_numbers(figures))
+
+
+def as_numbers(figures: Figures) -> dict[str, float]:
+    """The figures of a verdict for a JSON record."""
+    return {
+        "r_over_floor": figures.r_over_floor,
+        "r_over_null": figures.r_over_null,
+        "unexplained": figures.unexplained,
+        "explained": figures.explained,
+        "explained_unused": figures.held_out.share,
+        "explained_used": figures.fitted.share,
+        "explained_error": figures.held_out.relative_error,
+        "deviance_over_expected": figures.deviance_over_expected,
+        "own_wins": figures.own.wins,
+        "own_wins_expected": figures.own.expected_wins,
+        "own_gain": figures.own.gain,
+        "correlation": figures.correlation,
+        "patterns_per_pixel": figures.patterns_per_pixel,
+        "span_px": figures.span_px,
+        "misfit_in_worst_pixels": figures.misfit_in_worst_pixels,
+        "misfit_in_worst_patterns": figures.misfit_in_worst_patterns,
+    }
+
+
+def _found(figures: Figures, limits: Thresholds) -> Iterator[tuple[Status, Reason]]:
+    """What speaks against a result, each with the status that it leaves."""
+    if figures.null_over_floor < limits.nothing:
+        yield "doubtful", Reason("the patterns differ from their mean by photon noise only: they show no object")
+        return
+    good, bad = limits.unexplained
+    if figures.unexplained > good:
+        text = (
+            f"{_percent(figures.unexplained)} of the differences between patterns, beyond photon noise, are unexplained"
+        )
+        yield (
+            "bad" if figures.unexplained > bad else "doubtful",
+            Reason(f"{text} ({_percent(good)} at most where right)"),
+        )
+    good, bad = limits.explained
+    share, error = figures.explained, figures.held_out.relative_error
+    if share + error < good:
+        text = f"{_percent(share)} of what an object could explain is explained, unused pixels included"
+        yield "bad" if share + error < bad else "doubtful", Reason(f"{text} ({_percent(good)} at least where right)")
+    if figures.patterns_per_pixel < limits.patterns_per_pixel:
+        text = f"{figures.patterns_per_pixel:.2g} patterns illuminate an object pixel"
+        yield "doubtful", Reason(f"{text}: less than {limits.patterns_per_pixel:g} leaves the object undetermined")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * max(share, 0):.2g} %"
