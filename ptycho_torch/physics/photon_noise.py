@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEAST, MOST = 1e-6, 300.0
+LEAST, MOST = 1e-6, 1000.0
 """Expected counts at the ends of the tables: below, a pixel adds nothing; above, many photons' limits hold to 0.1 %."""
 ROWS = 400
 

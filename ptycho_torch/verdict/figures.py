@@ -146,7 +146,7 @@ def figures_of(
     patterns (counted in the order of the scan) no step has used.
     """
     factors = torch.ones(len(region), device=region.device) if intensities is None else intensities
-    null, compared, held_out = _mean_pattern(region), _compared(region), _HeldOut.of(region, validation)
+    null, compared, held_out = _MeanPattern.of(region), _compared(region), _HeldOut.of(region, validation)
     per_pattern, per_pixel = list[Tensor](), torch.zeros(8, region.n, region.n, dtype=torch.float64)
     sums, kept = torch.zeros(8, dtype=torch.float64), dict[int, tuple[Tensor, ...]]()
     for batch in region.batches():
@@ -206,14 +206,31 @@ def figures_of(
     )
 
 
-def _mean_pattern(region: Region) -> Tensor:
-    """The mean of the measured counts over the patterns where a pixel is valid, `[N, N]`."""
-    total = region.total(
-        lambda batch: torch.stack(
-            [batch.amplitude.square().sum(0), batch.valid.expand(batch.amplitude.shape).sum(0).float()]
-        )
-    )
-    return total[0] / total[1].clamp_min(1)
+@dataclass(frozen=True, eq=False)
+class _MeanPattern:
+    """The model without object: every pattern is the mean pattern."""
+
+    total: Tensor  # [N, N], photons of all patterns where a pixel is valid
+    times: Tensor  # [N, N], how often that is
+
+    @classmethod
+    def of(cls, region: Region) -> _MeanPattern:
+        def sums(batch: Batch) -> Tensor:
+            valid = batch.valid.expand(batch.amplitude.shape)
+            return torch.stack([(batch.amplitude.square() * valid).sum(0), valid.sum(0).float()])
+
+        return cls(*region.total(sums))
+
+    def for_patterns(self, counts: Tensor) -> Tensor:
+        """The mean of the others for each pattern `[b, N, N]`: independent of its photon noise, so that the gain of
+        right predictions over it has no bias."""
+        return (self.total - counts).clamp_min(0) / (self.times - 1).clamp_min(1)
+
+    @property
+    def dark(self) -> Tensor:
+        """Counts that are added wherever logarithms are compared, `[N, N]`: a pixel that never saw a photon might."""
+        mean = self.total / self.times.clamp_min(1)
+        return DARK * mean.mean() + 1 / self.times.clamp_min(1)
 
 
 def _compared(region: Region) -> dict[int, int]:
@@ -244,12 +261,11 @@ class _HeldOut:
         return torch.from_numpy(unused).to(batch.amplitude.device)
 
 
-def _gain(predicted: Tensor, counts: Tensor, null: Tensor, pixels: Tensor) -> list[Tensor]:
+def _gain(predicted: Tensor, counts: Tensor, null: _MeanPattern, pixels: Tensor) -> list[Tensor]:
     """Σ n ln(λ/n̄) − λ + n̄ over some pixels, its expectation with n = λ, and its variance by photon noise."""
-    dark = DARK * null.mean()
-    own, null = predicted + dark, null + dark
-    ratio, cost = (own / null).log() * pixels, (own - null) * pixels
-    parts = ((counts + dark) * ratio - cost, own * ratio - cost, own * ratio.square())
+    own, other = predicted + null.dark, null.for_patterns(counts) + null.dark
+    ratio, cost = (own / other).log() * pixels, (own - other) * pixels
+    parts = ((counts + null.dark) * ratio - cost, own * ratio - cost, predicted * ratio.square())
     return [part.sum(dtype=torch.float64) for part in parts]
 
 

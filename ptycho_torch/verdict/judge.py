@@ -24,6 +24,9 @@ class Thresholds:
     """Of the patterns' differences, beyond photon noise. Right 0–0.002, flips, lag, jitter 0.1–1."""
     nothing: float = 1.005
     """Misfit of the mean pattern over that of photon noise, below which the patterns show no object."""
+    structured: float = 5.0
+    """Standard errors by which unused pixels of such patterns are explained worse than by their mean, in noise that is
+    reconstructed: 12 and more; an empty field of view 0–2."""
     patterns_per_pixel: float = 1.0
     """Patterns that illuminate an object pixel: with fewer, smooth probes leave the object undetermined."""
 
@@ -63,7 +66,9 @@ def as_numbers(figures: Figures) -> dict[str, float]:
 def _found(figures: Figures, limits: Thresholds) -> Iterator[tuple[Status, Reason]]:
     """What speaks against a result, each with the status that it leaves."""
     if figures.null_over_floor < limits.nothing:
-        yield "doubtful", Reason("the patterns differ from their mean by photon noise only: they show no object")
+        text = "the patterns differ from their mean by photon noise only: they show no object"
+        is_structured = figures.held_out.found < -limits.structured * figures.held_out.error
+        yield "bad" if is_structured else "doubtful", Reason(text + ", though the result does" * is_structured)
         return
     good, bad = limits.unexplained
     if figures.unexplained > good:

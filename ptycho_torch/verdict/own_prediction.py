@@ -11,6 +11,8 @@ from torch import Tensor
 OTHER_POSITIONS = 20
 DARK = 1e-3
 """Added to predicted counts, relative to their mean, where predictions are compared: a dark pixel is never certain."""
+SAME = 1e-5
+"""Expected gain per photon below which two predictions are the same, which single precision cannot tell apart."""
 
 
 class OwnPrediction(NamedTuple):
@@ -56,7 +58,7 @@ def own_prediction(
     first = (own * logs).sum(1, keepdim=True) - own @ logs.T
     variance = squares - 2 * shift * first + own.sum(1, keepdim=True) * shift.square()
     variance = variance.gather(1, others).clamp_min(1e-12)
-    tells = expected > 1e-9 * own.sum(1, keepdim=True).clamp_min(1e-9)  # not the same place
+    tells = expected > SAME * own.sum(1, keepdim=True).clamp_min(1e-9)
     if not tells.any():
         return OwnPrediction(1.0, 1.0, 1.0, math.inf)
     wins = (gain >= 0)[tells].float().mean()
