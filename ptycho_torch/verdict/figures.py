@@ -100,14 +100,9 @@ class Figures:
         return math.sqrt(self.null_misfit / self.floor.sum())
 
     @property
-    def explained(self) -> float:
-        """Of the gain over the mean pattern that right predictions would have: the mean of used and unused pixels.
-
-        Fitted noise raises the one and lowers the other alike (Wilks 1938), so right predictions have 1. Only the used
-        ones where none was held out; NaN where the predictions are the mean pattern.
-        """
-        shares = [gain.share for gain in (self.fitted, self.held_out) if not math.isnan(gain.share)]
-        return sum(shares) / len(shares) if shares else math.nan
+    def explained(self) -> Gain:
+        """The gain over the mean pattern on pixels that no step used; on the others where none was held out."""
+        return self.fitted if math.isnan(self.held_out.share) else self.held_out
 
     @property
     def misfit_in_worst_pixels(self) -> float:

@@ -51,7 +51,7 @@ def test_noise_beyond_that_of_photons_does_not_bias_what_is_explained() -> None:
     figures = at_the_truth(replace(scan, patterns=noisier, domain="counts"))
     assert figures.r_over_floor > 1.3
     assert figures.own.gain == pytest.approx(1, abs=0.05)
-    assert figures.explained == pytest.approx(1, abs=0.1)
+    assert figures.explained.share == pytest.approx(1, abs=0.1)
 
 
 def test_predictions_at_mirrored_positions_explain_less_and_win_less_often() -> None:
@@ -60,7 +60,7 @@ def test_predictions_at_mirrored_positions_explain_less_and_win_less_often() -> 
     right, wrong = at_the_truth(scan), at_the_truth(scan, positions=low + high - scan.positions)
     assert right.own.wins > 0.99 > 0.9 > wrong.own.wins
     assert wrong.own.gain < 0.5 < right.own.gain
-    assert wrong.unexplained > 0.5 and wrong.explained < 0.5 and wrong.r_over_floor > 2
+    assert wrong.unexplained > 0.5 and wrong.explained.share < 0.5 and wrong.r_over_floor > 2
     assert wrong.correlation < 0.5 < right.correlation
 
 

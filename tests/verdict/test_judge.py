@@ -13,18 +13,21 @@ from ptycho_torch.verdict.judge import THRESHOLDS, judged
 from tests.scans import dense_scan
 
 
+def gain(share: float) -> Any:
+    """A gain over the mean pattern with one percent of photon noise."""
+    return SimpleNamespace(share=share, relative_error=0.01, found=100 * share, error=1.0)
+
+
 def figures(**changes: Any) -> Any:
     """Those of a right reconstruction, with changes."""
-    nothing = SimpleNamespace(share=1.0, relative_error=0.01, found=100.0, error=1.0)
     own = SimpleNamespace(wins=1.0, expected_wins=1.0, gain=1.0)
     right = {
         "r_over_floor": 1.0,
         "r_over_null": 0.3,
         "null_over_floor": 3.0,
         "unexplained": 0.0,
-        "explained": 1.0,
-        "held_out": nothing,
-        "fitted": nothing,
+        "explained": gain(1.0),
+        "held_out": gain(1.0),
         "deviance_over_expected": 1.0,
         "own": own,
         "correlation": 0.98,
@@ -48,10 +51,11 @@ def test_a_right_reconstruction_is_good_without_a_reason() -> None:
     [
         ({"unexplained": 2 * THRESHOLDS.unexplained[0], "r_over_floor": 1.2}, "doubtful", "unexplained"),
         ({"unexplained": 2 * THRESHOLDS.unexplained[1], "r_over_floor": 1.9}, "bad", "unexplained"),
-        ({"explained": THRESHOLDS.explained[0] - 0.05}, "doubtful", "explained"),
-        ({"explained": THRESHOLDS.explained[1] - 0.05}, "bad", "explained"),
+        ({"explained": gain(THRESHOLDS.explained[0] - 0.05)}, "doubtful", "explained"),
+        ({"explained": gain(THRESHOLDS.explained[1] - 0.05)}, "bad", "explained"),
         ({"patterns_per_pixel": 0.6}, "doubtful", "undetermined"),
-        ({"null_over_floor": 1.0, "explained": 0.2}, "doubtful", "no object"),
+        ({"null_over_floor": 1.0, "held_out": gain(-0.01)}, "doubtful", "no object"),
+        ({"null_over_floor": 1.0, "held_out": gain(-0.2)}, "bad", "no object"),
     ],
 )
 def test_each_figure_beyond_its_threshold_is_a_reason(changes: dict[str, Any], status: str, words: str) -> None:
