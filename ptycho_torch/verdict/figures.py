@@ -21,7 +21,7 @@ from ptycho_torch.physics.photon_noise import LEAST, amplitude_noise, deviance_n
 from ptycho_torch.types import Examples
 from ptycho_torch.verdict.own_prediction import DARK, OwnPrediction, own_prediction
 
-COMPARED_VALUES = 2**22
+COMPARED_VALUES = 2**20
 """Most detector pixels whose predictions are compared with those of other positions, in patterns from the centre."""
 WORST = 0.01
 """Share of the pixels, or of the patterns, whose part in the misfit beyond noise is told."""
