@@ -17,6 +17,7 @@ import numpy as np
 
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.verdict.causes import Cause
+from ptycho_torch.verdict.hypotheses import is_its_twin
 
 Arrays = dict[str, Any]
 Change = Callable[[Arrays, np.random.Generator], Arrays | None]
@@ -72,6 +73,11 @@ def mirrored(axes: tuple[int, ...]) -> Change:
         return mirrored
 
     return moved(change)
+
+
+def point_reflected(arrays: Arrays, rng: np.random.Generator) -> Arrays | None:
+    """Positions mirrored in y and x; None where the twin object explains the patterns as well."""
+    return None if is_its_twin(arrays["probe"]) else mirrored((0, 1))(arrays, rng)
 
 
 def in_unit(unit_m: float) -> Change:
@@ -137,8 +143,8 @@ def transposed(arrays: Arrays, _: np.random.Generator) -> Arrays:
 
 def detector_mirrored(axis: int) -> Change:
     def change(arrays: Arrays, _: np.random.Generator) -> Arrays:
-        counts, mask = np.flip(arrays["counts"], axis), np.flip(arrays["mask"], axis)
-        return {**arrays, "counts": counts.copy(), "mask": mask.copy()}
+        """Patterns mirrored about index N//2."""
+        return {**arrays, **{key: np.roll(np.flip(arrays[key], axis), 1, axis) for key in ("counts", "mask")}}
 
     return change
 
@@ -233,10 +239,10 @@ SWAPPED = (Cause.SWAP_AXES, Cause.DETECTOR_TRANSPOSE)
 WRONG: dict[str, Wrong] = {
     "flip x": _one(mirrored((1,)), Cause.FLIP_X, Cause.DETECTOR_FLIP_X),
     "flip y": _one(mirrored((0,)), Cause.FLIP_Y, Cause.DETECTOR_FLIP_Y),
-    "flip xy": _one(mirrored((0, 1)), Cause.FLIP_XY, Cause.DETECTOR_FLIP_XY),
+    "flip xy": _one(point_reflected, Cause.FLIP_XY, Cause.DETECTOR_FLIP_XY),
     "swap axes": _one(moved(lambda positions: positions[:, ::-1]), *SWAPPED),
     "transpose detector": _one(transposed, *SWAPPED),
-    "flip detector": _one(detector_mirrored(1), Cause.DETECTOR_FLIP_Y, Cause.FLIP_Y),
+    "flip detector": _one(detector_mirrored(-2), Cause.DETECTOR_FLIP_Y, Cause.FLIP_Y),
     "metres": _one(in_unit(1.0), Cause.UNITS),
     "micrometres": _one(in_unit(1e-6), Cause.UNITS),
     "nanometres": _one(in_unit(1e-9), Cause.UNITS),
@@ -260,3 +266,19 @@ WRONG: dict[str, Wrong] = {
     "jitter": _one(jittered, Cause.POSITIONS, Cause.NO_RELATION),
 }
 """Where orientations of positions, detector and probe are equivalent, any of them may be named."""
+TWINS = {
+    Cause.FLIP_X: Cause.FLIP_Y,
+    Cause.DETECTOR_FLIP_X: Cause.DETECTOR_FLIP_Y,
+    Cause.SWAP_AXES: Cause.SWAP_FLIP_XY,
+    Cause.SWAP_FLIP_X: Cause.SWAP_FLIP_Y,
+}
+"""What is the same under a probe that is its own twin."""
+
+
+def accepted(name: str, probe: np.ndarray) -> frozenset[str]:
+    """The causes that explain this change of a scan with this probe."""
+    causes = WRONG[name].causes
+    if not is_its_twin(probe):
+        return causes
+    pairs = (*TWINS.items(), *((twin, one) for one, twin in TWINS.items()))
+    return causes | {str(twin) for one, twin in pairs if one in causes}
