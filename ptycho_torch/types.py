@@ -57,6 +57,7 @@ class Examples:
     predicted: np.ndarray  # float32 [k, N, N], photons
     valid: np.ndarray  # bool [k, N, N], True = measured
 
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
     """A reconstructed object on the scan's own object grid.
