@@ -20,7 +20,7 @@ from ptycho_torch.physics.patches import extract_whole, split_positions
 from ptycho_torch.predictors import FLAT, RECONSTRUCTION
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.reconstruction import reconstruct
-from ptycho_torch.report import one_line, write_denoising, write_images, write_refinement, write_report
+from ptycho_torch.report import one_line, write_images, write_report, write_steps
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels, write_debug_dump
 from ptycho_torch.scale import IntensityScale
 from ptycho_torch.types import Reconstruction
@@ -128,21 +128,13 @@ def _write(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
     result.save(folder / "reconstruction.npz")
     write_json(folder / "metrics.json", {**scores, "intensity_scale": scale.as_dict()})
     write_images(folder, result)
+    write_steps(folder, result)
     if config.log_patch_stats:
         _log_patch_statistics(result, scan, config)
     if config.debug_dump is not None:
         _dump(result, config.debug_dump)
-    write_report(
-        folder,
-        result,
-        title=f"Reconstruction of {config.test_data.name}",
-        scan_facts=made_by["scan"],
-        bundle_facts={**made_by["model"]["facts"], "intensity scale": scale.describe()},
-        per_pattern_misfit=scores["misfit_R_per_pattern"],
-        refinement=write_refinement(folder, result) if "refinement" in scores else None,
-        denoising=write_denoising(folder, result) if result.undenoised is not None else None,
-        command=command_line(),
-    )
+    title = f"Reconstruction of {config.test_data.name}"
+    write_report(folder, result, title=title, notes=scan.notes, command=command_line())
 
 
 def _summary(result: Reconstruction, config: InferenceConfig) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_torch.files import atomic_path
-from ptycho_torch.report.display import colour_limits, for_display
+from ptycho_torch.report.display import colour_limits, for_display, least_range
 from ptycho_torch.types import Reconstruction
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ class Panel:
     colours: str = AMPLITUDE_COLOURS
     pixel_size_m: float | None = None  # given: a scale bar
     corner: tuple[int, int] | None = None  # (y, x) of image[0, 0]; given: axes in object pixels
-    outline: np.ndarray | None = None  # bool [h, w], drawn as a line around its True pixels
-    points: tuple[np.ndarray, np.ndarray] | None = None  # (y, x) [n, 2] and values [n], drawn as dots in the colours
 
 
 def write_images(output_dir: str | Path, reconstruction: Reconstruction) -> None:
@@ -58,15 +56,19 @@ def write_images(output_dir: str | Path, reconstruction: Reconstruction) -> None
 def object_panels(reconstruction: Reconstruction) -> tuple[Panel, Panel]:
     """The amplitude and the phase of an object, ready to be drawn; without a pixel size the axes count pixels."""
     amplitude, phase, box = for_display(reconstruction.object, reconstruction.weight)
-    light = np.maximum(reconstruction.weight[box], np.finfo(np.float32).tiny)
+    light = np.where(np.isfinite(amplitude), np.maximum(reconstruction.weight[box], np.finfo(np.float32).tiny), 0.0)
     size = reconstruction.pixel_size_m
     y, x = reconstruction.origin
     corner = (y + box[0].start, x + box[1].start) if size is None else None
 
-    def panel(image: np.ndarray, label: str, colours: str) -> Panel:
-        return Panel(image, colour_limits(image, light), label, colours, size, corner)
+    def panel(image: np.ndarray, photons: np.ndarray, label: str, colours: str) -> Panel:
+        limits = colour_limits(image, light, least=least_range(photons))
+        return Panel(image, limits, label, colours, size, corner)
 
-    return panel(amplitude, "amplitude (transmission)", AMPLITUDE_COLOURS), panel(phase, "phase [rad]", PHASE_COLOURS)
+    return (
+        panel(amplitude, light, "amplitude (transmission)", AMPLITUDE_COLOURS),
+        panel(phase, light * amplitude**2, "phase [rad]", PHASE_COLOURS),
+    )
 
 
 def draw(panels: Sequence[Panel], *, title: str = "", side_px: int = SIDE_PX) -> Figure:
@@ -119,13 +121,17 @@ def montage(images: np.ndarray, *, gap: int = 2) -> np.ndarray:
 
 def scale_bar(pixel_size_m: float, width_px: int) -> tuple[float, str]:
     """Length [object px] and name of the longest bar of 1, 2 or 5 · 10ⁿ metres within a quarter of the width."""
-    longest = 0.25 * width_px * pixel_size_m
-    decade = math.floor(math.log10(longest))
-    length = max(digit * 10.0**decade for digit in (1, 2, 5) if digit * 10.0**decade <= longest * (1 + 1e-9))
+    length = round_number(0.25 * width_px * pixel_size_m)
     for unit, name in ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-12, "pm")):
         if length >= unit * (1 - 1e-9) or name == "pm":
             break
     return length / pixel_size_m, f"{length / unit:.6g} {name}"
+
+
+def round_number(most: float) -> float:
+    """The largest of the numbers 1, 2 and 5 · 10ⁿ that is not above `most`."""
+    decade = math.floor(math.log10(most) + 1e-12)
+    return max(digit * 10.0**decade for digit in (1, 2, 5) if digit == 1 or digit * 10.0**decade <= most * (1 + 1e-9))
 
 
 # --- layout, in pixels of the image -----------------------------------------------------------------------------------
@@ -179,12 +185,6 @@ def _draw_panel(figure: Figure, panel: Panel, place: _Place, left: int) -> None:
         extent=(x - 0.5, x + columns - 0.5, y + rows - 0.5, y - 0.5),
         aspect="auto",
     )
-    if panel.outline is not None and panel.outline.any() and not panel.outline.all():
-        axes.contour(
-            np.arange(columns) + x, np.arange(rows) + y, panel.outline, levels=[0.5], colors="white", linewidths=1.2
-        )
-    if panel.points is not None:
-        shown = _draw_points(axes, panel, place)
     if panel.corner is None:
         axes.set(xticks=[], yticks=[])
     else:
@@ -217,17 +217,6 @@ def _count_pixels(axes: Axes, place: _Place) -> None:
         axis.set_major_formatter(lambda value, _: f"{value:.0f}")
     axes.set_xlabel("x [px]", color=INK, fontsize=9)
     axes.set_ylabel("y [px]", color=INK, fontsize=9)
-
-
-def _draw_points(axes: Axes, panel: Panel, place: _Place) -> Any:
-    """Dots as large as the mean distance between neighbours, the unknown (NaN) ones left out."""
-    assert panel.points is not None
-    positions, values = panel.points
-    pitch = math.sqrt(np.prod(np.maximum(np.ptp(positions, axis=0), 1.0)) / len(positions))
-    diameter = float(np.clip(0.95 * pitch * place.zoom * 72 / DPI, 1.5, 30.0))
-    low, high = panel.limits
-    y, x = positions.T
-    return axes.scatter(x, y, c=values, s=diameter**2, vmin=low, vmax=high, cmap=panel.colours, lw=0)
 
 
 def _draw_scale_bar(axes: Axes, pixel_size_m: float, place: _Place) -> None:

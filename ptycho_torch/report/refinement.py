@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_torch.report.images import draw, object_panels, save
+from ptycho_torch.report.images import Panel, draw, object_panels, save
+from ptycho_torch.report.plates import draw_moves, magnification
 from ptycho_torch.types import Reconstruction
 
 if TYPE_CHECKING:
@@ -17,6 +19,22 @@ if TYPE_CHECKING:
 
 REMOVED_PX = 420
 """Longest side of each image of `denoising.png`."""
+ROUNDING_PX = 1e-6
+"""Positions that differ by less have not moved: float64 rounds positions of 1e6 px to 1e-10 px."""
+
+
+def write_steps(folder: Path, reconstruction: Reconstruction) -> None:
+    """`refinement.png` and `denoising.png`, each where its step happened; what an earlier run left is removed."""
+    steps: tuple[tuple[str, bool, Callable[[Reconstruction], Figure]], ...] = (
+        ("refinement.png", "refinement" in reconstruction.scores, draw_refinement),
+        ("denoising.png", reconstruction.undenoised is not None, draw_denoising),
+    )
+    for name, happened, drawn in steps:
+        path = folder / name
+        if happened:
+            save(drawn(reconstruction), path)
+        elif path.is_file() or path.is_symlink():
+            path.unlink()
 
 
 def draw_refinement(reconstruction: Reconstruction) -> Figure:
@@ -25,8 +43,7 @@ def draw_refinement(reconstruction: Reconstruction) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     history: dict[str, Any] = reconstruction.scores["refinement"]
-    given, positions = reconstruction.given_positions, reconstruction.positions
-    moved = given is not None and not np.array_equal(given, positions)
+    given, moved = reconstruction.given_positions, has_moved(reconstruction)
     figure = Figure(figsize=(10 if moved else 6, 4), layout="constrained")
     axes = figure.subplots(1, 2 if moved else 1, squeeze=False)[0]
     values = np.array(history["likelihood_per_pixel"])
@@ -41,38 +58,33 @@ def draw_refinement(reconstruction: Reconstruction) -> Figure:
     axes[0].set(xlabel="sweep", ylabel=f"held-out misfit per pixel, less {values.min():.5g}")
     if moved:
         assert given is not None
-        drift = positions - given
-        axes[1].plot(given[:, 1], given[:, 0], ".", color="0.6", markersize=3, label="given")
-        axes[1].quiver(
-            given[:, 1], given[:, 0], drift[:, 1], drift[:, 0], angles="xy", scale_units="xy", scale=1, width=0.003
-        )
-        axes[1].set(xlabel="x [px]", ylabel="y [px]", aspect="equal")
+        times = magnification(given, reconstruction.positions)
+        draw_moves(axes[1], given, reconstruction.positions)
+        title = f"moves, arrows {times:.0f} times as long" if times > 1 else "moves"
+        axes[1].set(xlabel="x [px]", ylabel="y [px]", aspect="equal", title=title)
         axes[1].invert_yaxis()
         axes[1].legend(loc="upper right")
     return figure
 
 
-def write_refinement(folder: Path, reconstruction: Reconstruction) -> Figure:
-    """`refinement.png` in `folder`; returns the figure."""
-    figure = draw_refinement(reconstruction)
-    save(figure, folder / "refinement.png")
-    return figure
+def has_moved(reconstruction: Reconstruction) -> bool:
+    """Whether a refinement changed a position."""
+    given = reconstruction.given_positions
+    return given is not None and not np.allclose(given, reconstruction.positions, rtol=0, atol=ROUNDING_PX)
 
 
 def draw_denoising(reconstruction: Reconstruction) -> Figure:
     """The phase of the maximum-likelihood object, that of the denoised one, and their difference."""
-    assert reconstruction.undenoised is not None
-    found = object_panels(replace(reconstruction, object=reconstruction.undenoised))[1]
-    left = object_panels(reconstruction)[1]
-    turned = np.exp(1j * np.angle(reconstruction.undenoised * reconstruction.object.conj()))
-    taken = object_panels(replace(reconstruction, object=turned.astype(np.complex64)))[1]
     labels = ("maximum likelihood [rad]", "denoised [rad]", "removed [rad]")
-    panels = [replace(panel, label=label) for panel, label in zip((found, left, taken), labels, strict=True)]
-    return draw([panels[0], replace(panels[1], limits=panels[0].limits), panels[2]], side_px=REMOVED_PX)
+    panels = denoising_panels(reconstruction)
+    return draw([replace(panel, label=label) for panel, label in zip(panels, labels, strict=True)], side_px=REMOVED_PX)
 
 
-def write_denoising(folder: Path, reconstruction: Reconstruction) -> Figure:
-    """`denoising.png` in `folder`; returns the figure."""
-    figure = draw_denoising(reconstruction)
-    save(figure, folder / "denoising.png")
-    return figure
+def denoising_panels(reconstruction: Reconstruction) -> tuple[Panel, Panel, Panel]:
+    """Phase before denoising and after it, in the same colours, and what was removed."""
+    assert reconstruction.undenoised is not None
+    before = object_panels(replace(reconstruction, object=reconstruction.undenoised))[1]
+    after = object_panels(reconstruction)[1]
+    turned = np.exp(1j * np.angle(reconstruction.undenoised * reconstruction.object.conj()))
+    removed = object_panels(replace(reconstruction, object=turned.astype(np.complex64)))[1]
+    return before, replace(after, limits=before.limits), removed

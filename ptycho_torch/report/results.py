@@ -67,7 +67,8 @@ def facts_of(reconstruction: Reconstruction) -> list[str]:
     """The most important facts, each in a few words."""
     height, width = reconstruction.object.shape
     size, probe, scores = reconstruction.pixel_size_m, reconstruction.probe, reconstruction.scores
-    facts = [f"{height} x {width} px" + (f" of {length(size)}" if size is not None else "")]
+    facts = [] if reconstruction.verdict is None else [f"verdict {reconstruction.verdict.status}"]
+    facts.append(f"{height} x {width} px" + (f" of {length(size)}" if size is not None else ""))
     facts.append(_counted(len(np.unique(reconstruction.pattern_indices)), "pattern"))
     if probe is not None:
         facts.append(_counted(len(probe), "probe mode"))
@@ -82,7 +83,14 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def draw_reconstruction(reconstruction: Reconstruction, *, side_px: int = FIGURE_PX) -> Figure:
+def draw_reconstruction(reconstruction: Reconstruction) -> Figure:
+    """Amplitude, phase and probe under the verdict, where there is one."""
+    verdict = reconstruction.verdict
+    title = "" if verdict is None else f"verdict: {verdict.status}"
+    return draw(_panels(reconstruction), side_px=FIGURE_PX, title=title)
+
+
+def _panels(reconstruction: Reconstruction) -> list[Panel]:
     """Amplitude and phase of the illuminated object, and √Σ_mode |probe|² [√photons] where there is a probe."""
     panels = list(object_panels(reconstruction))
     if reconstruction.probe is not None:
@@ -91,12 +99,12 @@ def draw_reconstruction(reconstruction: Reconstruction, *, side_px: int = FIGURE
         size = reconstruction.pixel_size_m
         corner = (-(len(modulus) // 2),) * 2 if size is None else None
         panels.append(Panel(modulus, limits, "probe [√photons]", LIGHT_COLOURS, size, corner))
-    return draw(panels, side_px=side_px)
+    return panels
 
 
 def as_html(reconstruction: Reconstruction) -> str:
     """A small image and the facts, for notebooks."""
-    image = base64.b64encode(as_png(draw_reconstruction(reconstruction, side_px=INLINE_PX))).decode("ascii")
+    image = base64.b64encode(as_png(draw(_panels(reconstruction), side_px=INLINE_PX))).decode("ascii")
     facts = html.escape(" · ".join(facts_of(reconstruction)))
     return f'<figure><img src="data:image/png;base64,{image}" alt="{facts}"><figcaption>{facts}</figcaption></figure>'
 

@@ -195,7 +195,7 @@ def test_the_command_denoises_and_keeps_what_it_took_out(
         assert arrays["undenoised"].shape == arrays["object"].shape
         assert 0 < np.abs(arrays["undenoised"] - arrays["object"]).max() < 1
         assert (tmp_path / "denoising.png").stat().st_size > 1000
-        assert "what was taken out" in (tmp_path / "report.html").read_text()
+        assert "Removed by denoising" in (tmp_path / "report.html").read_text()
 
 
 def test_denoising_needs_a_refinement(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

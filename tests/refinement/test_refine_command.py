@@ -48,7 +48,7 @@ def test_refinement_from_nothing_gives_the_picture(refined_dir: Path, scan_file:
     assert np.array_equal(arrays["positions"], arrays["given_positions"])
     for name in ("reconstructed_phase.png", "report.html", "refinement.png"):
         assert (refined_dir / name).stat().st_size > 200, name
-    assert "held-out misfit" in (refined_dir / "report.html").read_text()
+    assert "Held-out misfit" in (refined_dir / "report.html").read_text()
 
 
 def test_the_physical_probe_and_the_object_explain_the_counts(refined_dir: Path, scan_file: Path) -> None:

@@ -7,17 +7,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from skimage import data
 
-from ptycho_torch.report import for_display, write_images, write_report
-from ptycho_torch.report.display import colour_limits
+from ptycho_torch.report import for_display, write_images, write_report, write_steps
+from ptycho_torch.report.display import FULL_CONTRAST, NOISE_SPAN, colour_limits, photon_noise
 from ptycho_torch.report.images import Panel, as_png, draw, montage, object_panels, scale_bar
-from ptycho_torch.report.page import headlines, rows
-from ptycho_torch.types import Reconstruction
+from ptycho_torch.report.page import curve_of, headlines, probe_plates, rows, tables
+from ptycho_torch.report.patterns import difference, most_shown, pattern_rows
+from ptycho_torch.report.plates import coloured, in_short, magnification
+from ptycho_torch.types import Examples, Reason, Reconstruction, Verdict
 
 TOP, LEFT, HEIGHT, WIDTH = 7, 4, 30, 46
 
@@ -250,34 +253,56 @@ class Page(HTMLParser):
 
 SCORES = {
     "misfit_R": 0.11234,
-    "misfit_R_per_pattern": np.zeros(25),
-    "n_patterns": 1600,
-    "timing": {"reconstruction_s": 2.0, "patterns_per_s": 800.4},
-    "coverage": {"illuminated_fraction_of_canvas": 0.613, "photons_per_illuminated_pixel": 1234.5},
-    "reference": {
-        "amplitude_psnr_db": 28.44,
-        "phase_psnr_db": float("nan"),
-        "collapsed": False,
-        "frc": {"curve": [0] * 9},
-    },
+    "misfit_R_per_pattern": np.linspace(0.1, 0.2, 25),
+    "mean_photons_per_pattern": 98765.4,
+    "coverage": {"illuminated_fraction_of_canvas": 0.613, "photons_per_illuminated_pixel": 4.4583e7},
 }
 HOSTILE = '<script>alert(1)</script> & "scan".npz'
+PROVENANCE = {
+    "ptycho_torch": "1.2.3",
+    "model": {"name": f"bundle {HOSTILE}", "facts": {"network": "<b>x</b>", "learning_rate": 0.00123}},
+    "intensity_scale": {"value": 9.8821176, "origin": "learned"},
+    "settings": {"refine": 20, "denoise": False, "modes": None, "position_correction": "none", "probe_update": True},
+    "scan": {"scan": f"/data/{HOSTILE}"},
+    "input": {"sha256": "ab" * 32},
+}
+COMMAND = f"ptycho-torch infer --test_data '{HOSTILE}'"
+
+
+def page_of(folder, reconstruction, **texts) -> Page:
+    write_report(folder, reconstruction, **{"title": "a scan", **texts})
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def words_of(page: Page) -> str:
+    return " ".join(" ".join(page.words).split())
 
 
 @pytest.fixture
-def page(reconstruction, tmp_path) -> tuple[str, Page]:
-    write_report(
-        tmp_path,
-        replace(reconstruction, scores=SCORES),
-        title=f"Reconstruction of {HOSTILE}",
-        scan_facts={"scan": f"/data/{HOSTILE}"},
-        bundle_facts={HOSTILE: "<b>x</b>", "intensity scale": "9.882118 (learned, from closed form)"},
-        per_pattern_misfit=np.linspace(0.1, 0.2, 25),
-        command=f"ptycho-torch infer --test_data '{HOSTILE}'",
+def told(reconstruction) -> Reconstruction:
+    """A reconstruction with all that a page can show."""
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(5.0, (3, 16, 16)).astype(np.float32)
+    valid = np.ones((3, 16, 16), bool)
+    valid[:, 4] = False
+    modes = rng.normal(size=(2, 16, 16, 2)) * np.array([2.0, 1.0])[:, None, None, None]
+    return replace(
+        reconstruction,
+        probe=modes.view(np.complex128)[..., 0].astype(np.complex64),
+        given_positions=reconstruction.positions + np.array([0.3, 0.4]),
+        undenoised=reconstruction.object,
+        scores={**SCORES, "refinement": {"likelihood_per_pixel": [4.0, 2.0, 1.0, 2.0], "best_sweep": 2}},
+        provenance=PROVENANCE,
+        verdict=Verdict("bad", (Reason(f"flipping {HOSTILE} is better", "flip y", "--flip y"), Reason("no overlap"))),
+        examples=Examples(("mean of 25", "median (pattern 101)", "worst (pattern 124)"), counts, counts + 1, valid),
     )
+
+
+@pytest.fixture
+def page(told, tmp_path) -> tuple[str, Page]:
+    seen = page_of(tmp_path, told, title=f"Reconstruction of {HOSTILE}", notes=[f"note {HOSTILE}"], command=COMMAND)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    return text, Page(text)
+    return (tmp_path / "report.html").read_text(encoding="utf-8"), seen
 
 
 def test_what_users_name_is_shown_and_never_run(page):
@@ -285,7 +310,7 @@ def test_what_users_name_is_shown_and_never_run(page):
     tags = {tag for tag, _ in seen.tags}
     assert tags.isdisjoint({"script", "b", "iframe", "object", "link"})
     words = "".join(seen.words)
-    assert words.count(HOSTILE) == 5  # title, heading, scan, bundle, command
+    assert words.count(HOSTILE) == 7  # title, heading, reason, note, scan, bundle, command
     assert "<b>x</b>" in words
     assert not any(name.startswith("on") for _, attributes in seen.tags for name in attributes)
 
@@ -300,75 +325,267 @@ def test_the_page_asks_for_nothing(page):
     assert "default-src 'none'" in text
 
 
-def test_the_images_come_first_and_are_those_of_the_files(page, reconstruction, tmp_path):
+def test_the_page_says_the_verdict_then_the_numbers_then_shows_the_object(page):
     _, seen = page
-    tags = [tag for tag, _ in seen.tags]
-    assert tags.index("img") < tags.index("dl") < tags.index("table")
-    write_images(tmp_path, reconstruction)
+    assert [tag for tag, _ in seen.tags if tag in ("h1", "h2", "dl", "img")][:5] == ["h1", "h2", "dl", "h2", "img"]
+    words = words_of(seen)
+    order = ("Bad", "does not explain", "Flipping", "try --flip y", "No overlap", "field of view", "Phase", "Amplitude")
+    order += ("Mode 1 amplitude", "Misfit R", "Illumination", "Mean of 25", "Worst (pattern 124)", "Held-out misfit")
+    order += ("Moves", "Removed", "Notes", "Settings", "How to reproduce")
+    places = [words.index(word, words.index("Bad")) for word in order]
+    assert places == sorted(places)
+    assert "0.1123" not in words  # raw scores are in metrics.json
+
+
+def test_every_image_has_its_words_and_headings_do_not_skip(page):
+    _, seen = page
+    for tag, attributes in seen.tags:
+        assert tag != "img" or attributes["alt"]
+        assert tag != "svg" or attributes.get("aria-label") or attributes.get("aria-hidden")
+    levels = [int(tag[1]) for tag, _ in seen.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_colours_of_a_verdict_can_be_read(page):
+    """Contrast of words on their ground, W3C's WCAG 2.2: at least 4.5, in light and dark."""
+    text, _ = page
+    light, dark = (dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", part)) for part in text.split("@media", 2)[:2])
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    def contrast(a: str, b: str) -> float:
+        low, high = sorted((luminance(a), luminance(b)))
+        return (high + 0.05) / (low + 0.05)
+
+    for colours in (light, dark):
+        for status in ("good", "doubtful", "bad"):
+            assert contrast(colours[status], colours[f"{status}-tint"]) >= 4.5
+            assert contrast(colours["ink"], colours[f"{status}-tint"]) >= 4.5
+        for ground in ("page", "tile"):
+            assert min(contrast(colours[ink], colours[ground]) for ink in ("ink", "soft")) >= 4.5
+
+
+def test_the_images_are_the_pixels_of_the_object(page, told):
+    _, seen = page
     images = seen.images()
-    assert len(images) == 4
-    for image, name in zip(images, ("amplitude", "phase"), strict=False):
-        assert np.array_equal(image, imread(tmp_path / f"reconstructed_{name}.png"))
+    for image, panel in zip((images[0], images[2]), reversed(object_panels(told)), strict=True):
+        low, high = panel.limits
+        known = np.isfinite(panel.image)
+        assert image.shape == (HEIGHT, WIDTH, 4)
+        assert np.array_equal(image[..., 3] > 0, known)
+        assert (
+            np.abs(image[known][:, 0] - np.clip((panel.image[known] - low) / (high - low), 0, 1)).max()
+            < 1.01 / 255 + 1 / 256
+        )
 
 
-def test_the_headlines_are_the_scores(reconstruction):
-    scale = {"intensity scale": "9.882118 (learned, from closed form)"}
-    shown = {name: (value, note) for name, value, note in headlines(replace(reconstruction, scores=SCORES), scale)}
-    assert shown["misfit R"][0] == "0.1123"
-    assert shown["patterns"][0] == "1,600"
-    assert shown["patterns per second"][0] == "800"
-    assert shown["illuminated"][0] == "61.3%"
-    assert shown["intensity scale"] == ("9.882118", "learned, from closed form")
-    assert shown["object pixel"][0] == "8.3 nm"
-    assert shown["amplitude PSNR"][0] == "28.4 dB"
-    assert "phase PSNR" not in shown  # not a number
-    bare = [name for name, *_ in headlines(replace(reconstruction, pixel_size_m=None), {})]
-    assert bare == ["patterns", "intensity scale"]
+def test_a_bare_result_has_a_page_without_what_is_not_known(reconstruction, tmp_path):
+    seen = page_of(tmp_path, replace(reconstruction, pixel_size_m=None))
+    assert len([image for image in seen.images() if image.shape[0] > 1]) == 3  # phase, amplitude, illumination
+    for absent in ("Good", "Patterns", "Refinement", "Notes", "Settings", "reproduce", "object pixel", "resolution"):
+        assert absent not in words_of(seen)
 
 
-def test_tables_name_what_is_nested_and_leave_curves_out():
-    shown = dict(rows({**SCORES, "origin": (3, np.int64(4)), "seed": None}))
-    assert shown["timing · patterns per s"] == "800.4"
-    assert shown["reference · collapsed"] == "no"
-    assert shown["reference · phase psnr db"] == "—"
-    assert shown["origin"] == "3, 4"
-    assert shown["seed"] == "—"
-    assert not any("curve" in name or "per pattern" in name for name in shown)
+@pytest.mark.parametrize("status", ["good", "doubtful", "bad"])
+def test_a_verdict_is_a_word_and_a_shape_of_its_own(reconstruction, tmp_path, status):
+    seen = page_of(tmp_path, replace(reconstruction, verdict=Verdict(status)))
+    assert status.capitalize() in seen.words
+    shape = [tuple(attributes.values()) for tag, attributes in seen.tags if tag in ("circle", "path")]
+    others = {
+        word: page_of(tmp_path, replace(reconstruction, verdict=Verdict(word))) for word in ("good", "doubtful", "bad")
+    }
+    shapes = [[tuple(a.values()) for t, a in other.tags if t in ("circle", "path")] for other in others.values()]
+    assert shapes.count(shape) == 1
+
+
+def test_the_headlines_are_what_one_asks_first(reconstruction):
+    scores = {**SCORES, "resolution": {"half_period_px": 1.5, "band_px": [1.25, 2.0]}}
+    shown = [tuple(headline) for headline in headlines(replace(reconstruction, scores=scores))]
+    assert shown == [
+        ("resolution", "12.4 nm", "half period; 1.25 – 2 px"),
+        ("field of view", "382 × 249 nm", f"{WIDTH} × {HEIGHT} px"),
+        ("object pixel", "8.3 nm", ""),
+        ("dose", "98,800", "photons per pattern"),
+        ("dose", "4.46 × 10⁷", "photons per object pixel"),
+    ]
+    bare = [tuple(headline) for headline in headlines(replace(reconstruction, pixel_size_m=None))]
+    assert bare == [("field of view", f"{WIDTH} × {HEIGHT} px", "pixel size not known")]
+
+
+def test_the_origin_names_settings_that_are_on_digests_and_versions(told):
+    shown = {name: dict(facts) for name, facts in tables(told)}
+    assert shown["Settings"] == {"refine": "20", "probe update": "yes"}
+    assert shown["Digest and versions"] == {"scan sha256": "ab" * 32, "ptycho_torch": "1.2.3"}
+    assert shown["Model"]["intensity scale"] == "9.882118 (learned)"
+    assert "learning rate" not in shown["Model"]
+
+
+def test_a_fact_is_a_row_in_words():
+    shown = rows({"probe_update": True, "probe_mask_sigma": 1.0, "refine": 20, "network": "unrolled"})
+    assert shown == [("probe update", "yes"), ("probe mask sigma", "1"), ("refine", "20"), ("network", "unrolled")]
 
 
 def test_the_misfit_map_puts_each_pattern_at_its_place_in_its_colour(reconstruction, tmp_path):
-    positions = np.array([[5.0, 20.0], [25.0, 60.0], [30.0, 22.0]])
-    recon = replace(reconstruction, positions=positions, pattern_indices=np.array([7, 8, 9]))
-    facts = {"title": "map", "scan_facts": {}, "bundle_facts": {}}
-    write_report(tmp_path, recon, per_pattern_misfit=np.array([0.1, 0.9, np.nan]), **facts)
-    seen = Page((tmp_path / "report.html").read_text())
-    dots, weight = seen.images()[2:]
-    assert "largest 0.9000 at pattern 8" in "".join(seen.words)
-    zoom, left, top = 800 // 60, 30 + 78 + 36, 30
-    where = ((positions - recon.origin + 0.5) * zoom + (top, left)).astype(int)
-    low, high, unknown = (dots[y, x, :3] for y, x in where)
-    assert low == pytest.approx([0.267, 0.005, 0.329], abs=0.01)  # the ends of viridis
-    assert high == pytest.approx([0.993, 0.906, 0.144], abs=0.01)
-    assert np.array_equal(unknown, dots[top + 2, left + 2, :3])
-    write_report(tmp_path, recon, **facts)
-    assert len(Page((tmp_path / "report.html").read_text()).images()) == 3
-    bright = weight[top + zoom * (TOP + 20), left + zoom * (LEFT + 20), :3]
-    assert bright == pytest.approx([0.993, 0.906, 0.144], abs=0.01)
+    positions = np.array([[9.0, 20.0], [25.0, 55.0], [20.0, 30.0], [30.0, 22.0]])
+    scores = {"misfit_R_per_pattern": np.array([0.1, 0.9, 0.2, np.nan])}
+    recon = replace(reconstruction, positions=positions, pattern_indices=np.arange(7, 11), scores=scores)
+    seen = page_of(tmp_path, recon)
+    dots, light = (image for image in seen.images()[4:] if image.shape[0] > 1)
+    assert "largest 0.9, pattern 8" in words_of(seen)
+    zoom = 900 / WIDTH
+    corner = np.add(recon.origin, (TOP, LEFT))
+    first, second, third, unknown = (dots[y, x] for y, x in ((positions - corner + 0.5) * zoom).astype(int))
+    for dot, value in ((first, 0.1), (second, 0.9), (third, 0.2)):
+        most = colour_limits(np.array([0.1, 0.9, 0.2, np.nan]), np.ones(4))[1]
+        assert dot[:3] == pytest.approx(coloured(np.array([[value]]), (0, most), "viridis")[0, 0, :3] / 255, abs=0.01)
+    assert unknown[3] == dots[0, 0, 3] == 0  # the page shows through
+    assert light.shape[:2] == (HEIGHT, WIDTH)
+    assert light[20, 20, :3] == pytest.approx([0.993, 0.906, 0.144], abs=0.01)  # the end of viridis
+    assert light[0, 0, 3] == 0
 
 
-def test_a_report_that_fails_leaves_the_last_one_whole(reconstruction, tmp_path):
+def test_an_even_misfit_is_shown_in_one_colour(reconstruction, tmp_path):
+    scores = {"misfit_R_per_pattern": np.linspace(0.100, 0.101, 25)}
+    dots = page_of(tmp_path, replace(reconstruction, scores=scores)).images()[4]
+    colours = dots[dots[..., 3] == 1][:, :3]
+    centre = coloured(np.array([[0.5]]), (0, 1), "viridis")[0, 0, :3] / 255
+    assert np.mean(np.abs(colours - centre).max(1) < 0.02) > 0.5
+
+
+def test_the_power_of_each_mode_is_said_and_its_phase_is_a_hue(told):
+    plates = list(probe_plates(told))
+    power = np.square(np.abs(told.probe)).sum((1, 2))
+    assert [plate.note for plate in plates[::2]] == [
+        f"{share:.3g} % of the power" for share in 100 * power / power.sum()
+    ]
+    assert [plate.title for plate in plates[1::2]] == ["Mode 1 phase", "Mode 2 phase"]
+    wave = np.array([[1, 1j, -1, -1j, 0.5]])
+    one = list(probe_plates(replace(told, probe=wave[None])))[1]
+    seen = imread(io.BytesIO(base64.b64decode(one.source.partition(",")[2])))[0, :, :3]
+    hue = [[1, 0, 0], [0.5, 1, 0], [0, 1, 1], [0.5, 0, 1], [0.5, 0, 0]]
+    assert seen == pytest.approx(np.array(hue), abs=0.06)  # 256 hues
+
+
+def test_differences_are_in_units_of_photon_noise():
+    counts = np.random.default_rng(0).poisson(200.0, (64, 64))
+    found = difference(counts, np.full((64, 64), 200.0))
+    assert found.std() == pytest.approx(1, abs=0.03)
+    assert most_shown(found) == 3
+    assert most_shown(0.1 * found) == pytest.approx(0.3)
+    assert most_shown(np.zeros((4, 4))) == most_shown(np.full((4, 4), np.nan)) == 1
+
+
+def test_measured_and_predicted_share_a_range_and_masked_pixels_are_grey(told):
+    (name, plates), *_ = pattern_rows(told.examples)
+    assert name == "mean of 25"
+    most = told.examples.predicted[0][told.examples.valid[0]].max()
+    assert [plate.colours.high for plate in plates[:2]] == [in_short(most)] * 2
+    for plate in plates:
+        seen = imread(io.BytesIO(base64.b64decode(plate.source.partition(",")[2])))
+        assert seen[4] == pytest.approx(np.tile([0x8C, 0x95, 0x9F, 255], (16, 1)) / 255, abs=1e-3)
+    measured = imread(io.BytesIO(base64.b64decode(plates[0].source.partition(",")[2])))
+    value = np.log1p(told.examples.measured[0])
+    assert np.array_equal(np.rint(255 * measured[5]), coloured(value, (0, np.log1p(most)), "magma")[5])
+
+
+def test_arrows_are_as_long_as_the_pitch_allows():
+    given = np.stack(np.meshgrid(np.arange(10.0), np.arange(10.0)), -1).reshape(-1, 2) * 10
+    assert magnification(given, given + np.array([0.03, 0.04])) == 100  # pitch 9, moves 0.05
+    assert magnification(given, given + np.array([30, 40])) == 1
+    assert magnification(given, given) == 1
+
+
+def test_the_curve_of_a_refinement_falls_and_marks_its_best():
+    curve = curve_of({"likelihood_per_pixel": [4.0, 2.0, 1.0, 2.0], "best_sweep": 2})
+    assert curve.points == "0.0,0.0 100.0,90.0 200.0,180.0 300.0,90.0"
+    assert (curve.best, curve.last) == (200, 3)
+    assert curve.note == "4 → 1, best after 2 of 3 sweeps"
+    below = curve_of({"likelihood_per_pixel": [1.0, -2.0, -3.0], "best_sweep": 2})  # an own likelihood
+    assert below.points == "0.0,0.0 150.0,135.0 300.0,180.0"
+    assert curve_of({}) is None
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (0, "0"),
+        (0.0123, "0.0123"),
+        (-1.25, "−1.25"),
+        (98765.4, "98,800"),
+        (999999, "1,000,000"),
+        (4.4583e7, "4.46 × 10⁷"),
+        (-2e-5, "−2 × 10⁻⁵"),
+    ],
+)
+def test_numbers_are_short(value, text):
+    assert in_short(value) == text
+
+
+def test_a_report_that_fails_leaves_the_last_one_whole(told, tmp_path):
     (tmp_path / "report.html").write_text("the last one")
     with pytest.raises(IndexError):
-        write_report(
-            tmp_path,
-            replace(reconstruction, pattern_indices=np.arange(3)),
-            title="",
-            scan_facts={},
-            bundle_facts={},
-            per_pattern_misfit=np.linspace(0.1, 0.2, 25),
-        )
+        write_report(tmp_path, replace(told, pattern_indices=np.arange(3)), title="")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "the last one"
+
+
+def test_figures_of_steps_that_did_not_happen_are_removed(told, tmp_path):
+    history = {**told.scores["refinement"], "rounds": [3]}
+    write_steps(tmp_path, replace(told, scores={"refinement": history}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["denoising.png", "refinement.png"]
+    write_steps(tmp_path, replace(told, scores={"refinement": history}, undenoised=None))
+    assert [path.name for path in tmp_path.iterdir()] == ["refinement.png"]
+    (tmp_path / "denoising.png").mkdir()  # not ours
+    write_steps(tmp_path, replace(told, scores={}, undenoised=None))
+    assert [path.name for path in tmp_path.iterdir()] == ["denoising.png"]
+
+
+# --- noise is no structure --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("photons", [30.0, 1e3, 1e5])
+def test_the_noise_of_photons_is_what_a_wave_of_poisson_counts_has(photons):
+    rng = np.random.default_rng(0)
+    sigma = photon_noise(np.full((200, 200), photons))
+    assert sigma == pytest.approx(1 / (2 * np.sqrt(photons)))
+    root = np.sqrt(rng.poisson(photons, 40000) / photons)
+    assert root.std() == pytest.approx(sigma, rel=0.03)
+    assert photon_noise(np.array([np.nan, photons])) == pytest.approx(sigma)
+    assert photon_noise(np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize("photons", [100.0, 1e4])
+def test_a_picture_of_nothing_is_even_and_weak_structure_is_seen(photons):
+    rng = np.random.default_rng(0)
+    sigma, weight = 1 / (2 * np.sqrt(photons)), np.full((64, 64), photons, np.float32)
+    noise = sigma * (rng.normal(size=(64, 64)) + 1j * rng.normal(size=(64, 64)))
+    weak = np.zeros((64, 64))
+    weak[20:40, 20:40] = 3 * sigma
+
+    def contrast(obj: np.ndarray) -> np.ndarray:
+        made = Reconstruction(obj, weight, (0, 0), np.zeros((1, 2)), np.zeros(1, int), 1.0)
+        panel = object_panels(made)[1]
+        assert panel.limits[1] - panel.limits[0] == pytest.approx(min(NOISE_SPAN * sigma, FULL_CONTRAST), rel=0.1)
+        return panel.image / (panel.limits[1] - panel.limits[0])
+
+    assert contrast(1 + 0.1 * noise).std() < 0.02
+    assert contrast(1 + noise).std() < 0.15
+    seen = contrast((1 + noise) * np.exp(1j * weak))
+    assert seen[22:38, 22:38].mean() - seen[:16].mean() > 0.2
+
+
+def test_real_contrast_keeps_its_range_and_no_dose_hides_it(reconstruction):
+    shown = for_display(reconstruction.object, reconstruction.weight)
+    bright = object_panels(replace(reconstruction, weight=reconstruction.weight * 1e4))
+    for panel, image in zip(bright, shown[:2], strict=True):
+        assert panel.limits == pytest.approx(colour_limits(image, reconstruction.weight[shown.box]))
+    for panel in object_panels(replace(reconstruction, weight=reconstruction.weight * 1e-6)):
+        assert np.ptp(panel.limits) <= max(FULL_CONTRAST, np.nanmax(panel.image) - np.nanmin(panel.image)) + 1e-6
 
 
 def test_importing_is_light():
@@ -384,18 +601,13 @@ def test_a_small_image_is_as_long_as_the_colour_bar_beside_it(side: int) -> None
     assert image.get_position().height == pytest.approx(bar.get_position().height)
 
 
-def test_a_refinement_without_moves_is_not_said_to_show_them(reconstruction, tmp_path) -> None:
-    from matplotlib.figure import Figure
-
-    for panels, shows in ((1, False), (2, True)):
-        figure = Figure()
-        figure.subplots(1, panels)
-        write_report(tmp_path, reconstruction, title="", scan_facts={}, bundle_facts={}, refinement=figure)
-        text = (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert "the best one marked" in text and ("refined positions" in text) is shows
+def test_positions_that_did_not_move_are_not_shown(told, tmp_path) -> None:
+    assert "Moves of the positions" in page_of(tmp_path, told).words
+    for given in (None, told.positions + 1e-12):
+        assert "Moves of the positions" not in page_of(tmp_path, replace(told, given_positions=given)).words
 
 
 def test_names_in_bytes_that_python_cannot_decode_are_shown(reconstruction, tmp_path) -> None:
     name = "ü".encode().decode("ascii", "surrogateescape") + b"\xff".decode("ascii", "surrogateescape")
-    write_report(tmp_path, reconstruction, title=f"Reconstruction of {name}", scan_facts={}, bundle_facts={})
+    write_report(tmp_path, reconstruction, title=f"Reconstruction of {name}")
     assert "Reconstruction of ü\N{REPLACEMENT CHARACTER}" in (tmp_path / "report.html").read_text(encoding="utf-8")
