@@ -261,22 +261,23 @@ def _reconstruct(
             refining_s = seconds_on(device) - begin
         elif validation is not None:
             region = predictor.region(scan, chosen, batch_size=options.batch_size, device=device)
+        result = _as_reconstruction(obj, region, predictor, scan)
+        if options.refine:
+            result = replace(
+                result,
+                given_positions=given.positions[region.indices],
+                intensities=intensities[region.indices],
+                undenoised=undenoised,
+            )
+        check_finite(result)
         factors = torch.as_tensor(intensities[region.indices], device=device)
         figures = figures_of(obj, region, intensities=factors, validation=validation)
     verdict = judged(figures)
     scores |= {"verdict": verdict.as_dict(), "n_patterns": len(np.unique(region.indices)), **_misfits_in(figures)}
     scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / (seconds + refining_s)}
-    result = _as_reconstruction(obj, region, predictor, scan)
     if options.refine:
         scores["timing"]["refinement_s"] = refining_s
-        result = replace(
-            result,
-            given_positions=given.positions[region.indices],
-            intensities=intensities[region.indices],
-            undenoised=undenoised,
-        )
     result = replace(result, verdict=verdict, examples=figures.examples)
-    check_finite(result)
     scores |= _coverage(result) | _against_reference(result, scan)
     return replace(result, scores=scores, provenance=_provenance(predictor, scan, options))
 

@@ -40,6 +40,12 @@ class Verdict:
     reasons: tuple[Reason, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)  # r_over_floor, r_over_null, own_wins, …
 
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Verdict:
+        """What `as_dict` gave."""
+        figures = {name: value for name, value in record.items() if name not in ("status", "reasons")}
+        return cls(record["status"], tuple(Reason(**reason) for reason in record["reasons"]), figures)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON record."""
         return {"status": self.status, "reasons": [vars(reason) for reason in self.reasons], **self.figures}

@@ -16,7 +16,7 @@ from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.files import as_json, atomic_path
 from ptycho_torch.report.images import LIGHT_COLOURS, Panel, as_png, draw, object_panels
 from ptycho_torch.report.page import length
-from ptycho_torch.types import Reconstruction
+from ptycho_torch.types import Reconstruction, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -201,7 +201,8 @@ def _from_arrays(arrays: dict[str, np.ndarray], records: dict[str, Any], path: P
         "intensity_scale": float(arrays["intensity_scale"]),
         "pixel_size_m": size if 0 < size < np.inf else None,
     }
-    return Reconstruction(**values, **records)
+    record = records.get("scores", {}).get("verdict")
+    return Reconstruction(**values, **records, verdict=None if record is None else Verdict.from_dict(record))
 
 
 def _write_npz(reconstruction: Reconstruction, path: Path) -> None:

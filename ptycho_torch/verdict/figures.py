@@ -127,7 +127,7 @@ def _in_the_worst(excess: np.ndarray) -> float:
     return float(values[: max(1, round(WORST * values.size))].sum() / max(values.sum(), 1e-30))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def figures_of(
     obj: Tensor,
     region: Region,

@@ -19,6 +19,8 @@ ALLOWED = {
     ("simulation/variety.py", "fft2"): "makes probes: aberrations",
     ("simulation/variety.py", "ifft2"): "makes probes: aberrations",
     ("simulation/unseen.py", "fft2"): "makes probes: a defocus that a network has not seen",
+    ("verdict/hypotheses.py", "fft2"): "makes probes: another defocus, and compares probes",
+    ("verdict/hypotheses.py", "ifft2"): "makes probes: another defocus, and compares probes",
     ("simulation/unseen.py", "ifft2"): "makes probes: a defocus that a network has not seen",
 }
 """(file, function): why it transforms something that is no prediction of counts."""
