@@ -25,7 +25,7 @@ def test_characters_that_a_terminal_lacks_are_escaped() -> None:
 
 
 def test_a_closed_pipe_ends_quietly_with_the_results_written(scan_file: Path, tmp_path: Path) -> None:
-    words = ["refine", "--start", "flat", "--test_data", scan_file, "--output_dir", tmp_path / "out", "--sweeps", "2"]
+    words = ["refine", "--start", "flat", "--test_data", scan_file, "--output_dir", tmp_path / "out", "--sweeps", "20"]
     reading, writing = os.pipe()
     os.close(reading)
     try:
