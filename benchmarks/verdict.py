@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from common import DATA
-from wrong import WRONG, Wrong, arrays_of, as_scan
+from wrong import WRONG, Wrong, accepted, arrays_of, as_scan
 
 import ptycho_torch as pt
 from ptycho_torch.evaluation import PlacedObject, as_placed_object, shared_region
@@ -38,6 +38,7 @@ SIZES = (64, 32, 64, 128, 64, 32, 64)
 COUNTS = {32: 144, 64: 144, 128: 100}
 SCARCE = {1e2: 8, 1e3: 3}
 """Times as many patterns where each has so few photons."""
+OPTICS = ("propagation", "propagation_distance_m", "wavelength_m")
 SAME = 0.99
 """Correlation with the truth, over that of the right scan, from which on an object is as good."""
 
@@ -78,7 +79,7 @@ def run(scan: pt.Scan, wrong: Wrong | None, *, seed: int, sweeps: int | None, **
         arrays = changed
     begin = time.process_time()
     try:
-        given = as_scan(arrays)
+        given = as_scan(arrays, **{name: getattr(scan, name) for name in OPTICS})
         result = pt.reconstruct(given, refine=sweeps, **options)
     except pt.PtychoError as error:
         return {"status": "refused", "cause": str(error)[:200], "cpu_s": time.process_time() - begin}
@@ -127,7 +128,7 @@ def main() -> None:
                 continue
             control = found.get("correlation", 0.0) if way == "right" else control
             mended = way != "right" and found.get("correlation", 0.0) >= SAME * control
-            named = wrong is not None and found["cause"] in wrong.causes
+            named = wrong is not None and found["cause"] in accepted(way, scan.probe)
             rows.append({"scan": name, "way": way, "is_mended": mended, "is_named": named, **found})
             print(f"{name}; {way}: {found['status']}{', mended' * mended}; {found['cause']}", flush=True)
             with args.output.open("a") as file:

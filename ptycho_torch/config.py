@@ -320,6 +320,11 @@ class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMas
     strict: bool = setting(
         False, "end with exit code 5 where the verdict is bad; the results are written all the same", group="output"
     )
+    diagnose: bool = setting(
+        True,
+        "where the verdict is not good, try other orientations, lags, units and centres, and name the likeliest cause",
+        flags=("--diagnose",),
+    )
     debug_dump: Path | None = setting(
         None, "folder for patches, offsets and figures of the canvas", group="output", flags=("--debug-dump",)
     )

@@ -26,12 +26,13 @@ from ptycho_torch.metrics import INSET_PX, compare, is_lit
 from ptycho_torch.physics.likelihood import LIKELIHOODS, Likelihood
 from ptycho_torch.physics.regularisers import Regulariser
 from ptycho_torch.predictors import Predictor, find_predictor
-from ptycho_torch.refinement import OnSweep, Unknowns
+from ptycho_torch.refinement import OBJECT_ONLY, OnSweep, Unknowns
 from ptycho_torch.refinement.initial_probe import OnStep, with_probe_from_patterns
 from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
 from ptycho_torch.types import Reconstruction, check_finite
+from ptycho_torch.verdict.doctors import diagnose as diagnosis_of
 from ptycho_torch.verdict.figures import Figures, figures_of
-from ptycho_torch.verdict.judge import judged
+from ptycho_torch.verdict.judge import judged, shows_an_object, with_causes
 
 MOST_MODES = 8
 
@@ -60,6 +61,7 @@ def reconstruct(
     probe_mask: bool = False,
     probe_mask_diameter: float | None = None,
     probe_mask_sigma: float = 1.0,
+    diagnose: bool = True,
     on_sweep: OnSweep | None = None,
     on_step: OnStep | None = None,
     say: Callable[[str], object] | None = None,
@@ -80,6 +82,7 @@ def reconstruct(
         precision: of the network's convolutions.
         device: `"auto"`, `"cpu"`, `"gpu"`, `"mps"`, or a torch device.
         probe_mask: cut the probe to a disk of `probe_mask_diameter` [px] (N/2), its edge `probe_mask_sigma` [px] soft.
+        diagnose: where the verdict is not good, look for the likeliest cause; takes about 10 s of CPU.
         on_sweep: called after each sweep of a refinement with its `Progress`; True, like Ctrl-C, ends the refinement
             with the best so far.
         on_step: called with `(what, done, total)` after each step of a probe search.
@@ -105,6 +108,7 @@ def reconstruct(
         probe_mask=probe_mask,
         probe_mask_diameter=probe_mask_diameter,
         probe_mask_sigma=probe_mask_sigma,
+        diagnose=diagnose,
     )
     options.check()
     if not isinstance(scan, Scan):
@@ -138,6 +142,7 @@ class _Options:
     probe_mask: bool
     probe_mask_diameter: float | None
     probe_mask_sigma: float
+    diagnose: bool
 
     def check(self) -> None:
         """UsageError, in one line, for an unknown or contradictory value."""
@@ -185,7 +190,7 @@ class _Options:
             is_number = isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
             if value is not None and not (is_number and (value > 0 or (name == "probe_mask_sigma" and value == 0))):
                 raise UsageError(f"{name} is {value!r}: a positive number of pixels is needed")
-        for name in ("probe_update", "intensity_fluctuation", "denoise", "probe_mask"):
+        for name in ("probe_update", "intensity_fluctuation", "denoise", "probe_mask", "diagnose"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise UsageError(f"{name} is {getattr(self, name)!r}: True or False is needed")
 
@@ -239,6 +244,7 @@ def _reconstruct(
     scan = predictor.in_photons(_matched(scan, predictor, options))
     for note in (*scan.describe(), *predictor.notes):
         say(note)
+    before = scan
     chosen, unknowns = _chosen(predictor, scan, options), _unknowns(options)
     holds_out = predictor.group_size == 1 and (options.refine is not None or predictor.is_general)
     validation = validation_set_of(scan, np.unique(chosen), unknowns) if holds_out else None
@@ -251,13 +257,13 @@ def _reconstruct(
         intensities, undenoised = np.ones(len(scan), np.float32), None
         if options.refine:
             begin = seconds_on(device)
-            found = _refined(obj, region, predictor, scan, chosen, unknowns, options, on_sweep=on_sweep, say=say)
-            scan, intensities = found.scan, found.intensities
+            refined = _refined(obj, region, predictor, scan, chosen, unknowns, options, on_sweep=on_sweep, say=say)
+            scan, intensities = refined.scan, refined.intensities
             region = predictor.region(scan, chosen, batch_size=options.batch_size, device=device)
-            obj = on_canvas(found.obj, found.origin, region)
-            if found.undenoised is not None:
-                undenoised = _on_grid(on_canvas(found.undenoised, found.origin, region), region)
-            scores["refinement"] = found.scores
+            obj = on_canvas(refined.obj, refined.origin, region)
+            if refined.undenoised is not None:
+                undenoised = _on_grid(on_canvas(refined.undenoised, refined.origin, region), region)
+            scores["refinement"] = refined.scores
             refining_s = seconds_on(device) - begin
         elif validation is not None:
             region = predictor.region(scan, chosen, batch_size=options.batch_size, device=device)
@@ -273,6 +279,9 @@ def _reconstruct(
         factors = torch.as_tensor(intensities[region.indices], device=device)
         figures = figures_of(obj, region, intensities=factors, validation=validation)
     verdict = judged(figures)
+    if options.diagnose and verdict.status != "good" and shows_an_object(figures):
+        found = diagnosis_of(before, freed=unknowns if options.refine else OBJECT_ONLY, device=device, say=say)
+        verdict = with_causes(verdict, found.reasons, is_confirmed=found.is_confirmed)
     scores |= {"verdict": verdict.as_dict(), "n_patterns": len(np.unique(region.indices)), **_misfits_in(figures)}
     scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / (seconds + refining_s)}
     if options.refine:

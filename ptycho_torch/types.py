@@ -50,12 +50,16 @@ class Verdict:
         """Plain values for a JSON record."""
         return {"status": self.status, "reasons": [vars(reason) for reason in self.reasons], **self.figures}
 
-    def __str__(self) -> str:
-        parts = list(map(str, self.reasons))
+    def in_lines(self) -> list[str]:
+        """The status with the misfit, then a line for each reason."""
+        line = f"verdict {self.status}"
         if {"r_over_floor", "r_over_null"} <= self.figures.keys():
             floor, null = self.figures["r_over_floor"], self.figures["r_over_null"]
-            parts.insert(0, f"misfit {floor:.3g} x photon noise, {null:.2g} x a model without object")
-        return f"{self.status}: {'; '.join(parts)}" if parts else self.status
+            line += f": misfit {floor:.3g} x photon noise, {null:.2g} x a model without object"
+        return [line, *map(str, self.reasons)]
+
+    def __str__(self) -> str:
+        return "; ".join(self.in_lines())
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,6 +55,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
             probe_mask=config.probe_mask,
             probe_mask_diameter=config.probe_mask_diameter,
             probe_mask_sigma=config.probe_mask_sigma,
+            diagnose=config.diagnose,
             on_sweep=progress.on_sweep,
             on_step=progress.step,
             say=progress.say,
@@ -68,12 +69,12 @@ def infer(config: InferenceConfig) -> Reconstruction:
 
 
 def _say_verdict(result: Reconstruction, config: InferenceConfig) -> None:
-    """The verdict in one line: a warning on stderr unless it is good."""
+    """The verdict, its reasons a line each: a warning on stderr unless it is good."""
     assert result.verdict is not None
     if result.verdict.status != "good":
-        print(f"warning: verdict {result.verdict}", file=sys.stderr, flush=True)
+        print("warning: " + "\n  - ".join(result.verdict.in_lines()), file=sys.stderr, flush=True)
     elif not config.quiet:
-        print(f"verdict {result.verdict}", flush=True)
+        print("\n  - ".join(result.verdict.in_lines()), flush=True)
 
 
 def _check_writable(folder: Path) -> None:

@@ -2,21 +2,24 @@
 
 Each hypothesis is a change of the scan. Some sweeps on patterns in the middle of the scan give a held-out misfit of
 every pattern, and the changed scan is compared with the given one, pattern by pattern. A hypothesis is a cure if it
-explains the patterns better, also than two models in which positions play no part: one object for each pattern
-(positions far apart), and one for all of them (positions all the same).
+explains the patterns better; one that changes how much the patterns overlap, also better than two models in which
+positions play no part: one object for each pattern (positions far apart), and one for all of them (positions all the
+same). Where no other orientation explains the patterns as well as the given one, patterns and positions belong
+together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ptycho_torch.data.grouping import compact_region
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.refinement.state import Unknowns
+from ptycho_torch.refinement.state import OBJECT_ONLY, Unknowns
 from ptycho_torch.refinement.validation import gain_in_standard_errors
 from ptycho_torch.types import Reason
 from ptycho_torch.verdict import detector, hypotheses
@@ -43,6 +46,8 @@ SPOILT = 2.0
 """Least gain, in standard errors, of the other pixels or frames by what is left out."""
 SPOILING = 1.2
 """Least ratio of the misfits of all pixels and of those that are left."""
+FEWEST_AT_ALL = 8
+"""Patterns below which nothing is tried."""
 ROUNDS = 4
 """Times that bad pixels are looked for: beside the worst the others don't show."""
 EQUAL = 2.0
@@ -59,6 +64,7 @@ class Doctors:
     given: Trial = field(init=False)
     nulls: list[Trial] = field(init=False)
     cures: list[Trial] = field(init=False, default_factory=list)
+    turned: list[Trial] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         given = self.tried(GIVEN)
@@ -73,12 +79,20 @@ class Doctors:
         chosen = self.chosen[:FEW] if few else self.chosen
         return trial(hypothesis, self.scan, chosen, sweeps=sweeps, device=self.device)
 
-    def try_all(self, candidates: Iterable[Hypothesis]) -> None:
-        """Try hypotheses, the simplest first, and keep those that explain the patterns better than anything before."""
-        for hypothesis in candidates:
-            done = self.tried(hypothesis)
-            if done is not None and self.is_cure(done):
-                self.cures.append(done)
+    def try_all(self, candidates: Iterable[Hypothesis]) -> list[Trial]:
+        """Try hypotheses, the simplest first; those that explain the patterns better become cures."""
+        done = [each for each in map(self.tried, candidates) if each is not None]
+        self.cures += filter(self.is_cure, done)
+        return done
+
+    def try_lags(self) -> None:
+        """Try lags: one becomes a cure if it is better than the scan as given and than the other lags, most of which
+        spread the patterns as much."""
+        done = [each for each in map(self.tried, hypotheses.lags(self.scan, self.chosen)) if each is not None]
+        if len(done) > 1:
+            best, *others = sorted(done, key=lambda each: each.misfit)
+            if all(is_better(best, than) for than in (self.given, others[len(others) // 2])):
+                self.cures.append(best)
 
     def search(self, candidates: Iterable[Hypothesis], closer: Callable[[Hypothesis], Iterable[Hypothesis]]) -> None:
         """Try hypotheses on few patterns, then the best of them and those around it on all."""
@@ -87,9 +101,18 @@ class Doctors:
             self.try_all(closer(min(done, key=lambda each: each.misfit).hypothesis))
 
     def is_cure(self, done: Trial) -> bool:
-        """Whether a trial explains the patterns significantly better than the given scan and than the models without
-        positions."""
-        return all(is_better(done, than) for than in (self.given, *self.nulls))
+        """Whether a trial explains the patterns significantly better than the given scan and, where it may change how
+        much they overlap, than the models without positions."""
+        nulls = () if done.hypothesis.cause in hypotheses.TURNS else self.nulls
+        return all(is_better(done, than) for than in (self.given, *nulls))
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the patterns are explained significantly better as given than in any other orientation, but for the
+        twin, which a probe that is its own twin can't tell apart; and nothing is a cure."""
+        twin = Cause.FLIP_XY if hypotheses.is_its_twin(self.scan.probe) else None
+        others = [each for each in self.turned if each.hypothesis.cause != twin]
+        return bool(others) and not self.cures and all(self.given.gain(each) >= SIGNIFICANT for each in others)
 
     @property
     def best(self) -> Trial | None:
@@ -115,25 +138,41 @@ class Finding:
     factor: float
 
 
-def diagnose(
-    scan: Scan, *, device: torch.device | str = "cpu", say: Callable[[str], object] = lambda _: None
-) -> tuple[Reason, ...]:
-    """The likeliest causes why the patterns of a scan are not explained, best first; empty where none is found.
+class Diagnosis(NamedTuple):
+    """What the doctors find."""
 
-    The probe is in √photons (`Predictor.in_photons`). `say` is told what is tried. Deterministic; about 10 s of CPU for
-    128 patterns of 64 x 64.
+    reasons: tuple[Reason, ...]  # the likeliest causes, best first
+    is_confirmed: bool  # patterns and positions belong together as they are, whatever else is wrong
+
+
+def diagnose(
+    scan: Scan,
+    *,
+    freed: Unknowns = OBJECT_ONLY,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], object] = lambda _: None,
+) -> Diagnosis:
+    """The likeliest causes why the patterns of a scan are not explained, and whether its positions belong to them.
+
+    The probe is in √photons (`Predictor.in_photons`). What the reconstruction has `freed` is no cause. `say` is told
+    what is tried. Deterministic; about 10 s of CPU for 128 patterns of 64 x 64.
     """
+    if len(scan) < FEWEST_AT_ALL:
+        return Diagnosis((), False)
     frames, centre = detector.Frames.of(scan), middle(scan.positions)
     findings = list[Finding]()
     for focus in _focuses(frames, centre):
         scan, found = _of_detector(scan, _around(scan, focus), frames, device)
         findings += found
-    doctors = Doctors(scan, _around(scan, centre), device)
-    say(f"the doctors try other orientations, lags, units and centres on {len(doctors.chosen)} patterns")
-    findings += _of_geometry(doctors)
+    chosen = _around(scan, centre)
+    say(f"the doctors try other orientations, lags, units and centres on {len(chosen)} patterns")
+    doctors = Doctors(scan, chosen, device)
+    is_spoilt = bool(findings)
+    findings += _of_geometry(doctors, freed)
     findings.sort(key=lambda finding: -finding.factor)
     first_of = {finding.reason.cause: finding.reason for finding in reversed(findings)}
-    return tuple(finding.reason for finding in findings if first_of[finding.reason.cause] is finding.reason)
+    reasons = tuple(finding.reason for finding in findings if first_of[finding.reason.cause] is finding.reason)
+    return Diagnosis(reasons, doctors.is_confirmed and not is_spoilt)
 
 
 def middle(positions: np.ndarray) -> int:
@@ -246,13 +285,14 @@ def _is_spoilt(before: torch.Tensor, after: torch.Tensor) -> bool:
     return better and gain_in_standard_errors(before, after) >= SPOILT
 
 
-def _of_geometry(doctors: Doctors) -> list[Finding]:
+def _of_geometry(doctors: Doctors, freed: Unknowns) -> list[Finding]:
     """The cure that explains the patterns best."""
     scan, chosen = doctors.scan, doctors.chosen
     part = scan.subset(chosen)
     low, high = hypotheses.plausible_scales(part)
     if low <= 1 <= high:
-        doctors.try_all([*hypotheses.orientations(scan), *hypotheses.lags(scan, chosen)])
+        doctors.turned = doctors.try_all(hypotheses.orientations(scan))
+        doctors.try_lags()
     doctors.try_all(hypotheses.centre(scan, chosen))
     doctors.try_all(hypotheses.scale_of(factor, way) for factor, way in hypotheses.known_scales(part).items())
     if doctors.best is None:
@@ -263,14 +303,15 @@ def _of_geometry(doctors: Doctors) -> list[Finding]:
     if best is None or best.hypothesis.cause == Cause.LAG:
         lost = find_lost_frame(scan, device=doctors.device)
         if lost is not None:
+            doctors.cures.append(lost.found)
             return [_finding(lost.found, lost.given)]
-    free = _free(doctors)
+    free = _free(doctors, freed)
     if free is not None:
         return [_finding(*free)]
     if best is not None:
         return [_finding(best, doctors.given)]
     null = min(doctors.nulls, key=lambda each: each.misfit)
-    if not is_better(null, doctors.given):
+    if doctors.is_confirmed or not is_better(null, doctors.given):
         return []
     alone = "an object for each pattern" if null is doctors.nulls[0] else "one position for all patterns"
     factor = null.factor(doctors.given)
@@ -314,7 +355,7 @@ FREE = (
 )
 
 
-def _free(doctors: Doctors) -> tuple[Trial, Trial] | None:
+def _free(doctors: Doctors, freed: Unknowns) -> tuple[Trial, Trial] | None:
     """Free unknowns, where they explain the patterns much better than anything else does, with what they improve."""
     given = doctors.tried(GIVEN, sweeps=FREE_SWEEPS)
     assert given is not None
@@ -322,10 +363,22 @@ def _free(doctors: Doctors) -> tuple[Trial, Trial] | None:
     if doctors.best is not None:
         again = doctors.tried(doctors.best.hypothesis, sweeps=FREE_SWEEPS)
         rigid += [again] if again is not None else []
-    candidates = (*_background(doctors.scan, doctors.chosen), *FREE)
+    candidates = (
+        *_background(doctors.scan, doctors.chosen),
+        *(one for one in FREE if not _are_in(one.unknowns, freed)),
+    )
     done = [each for each in (doctors.tried(one, sweeps=FREE_SWEEPS) for one in candidates) if each is not None]
     found = [each for each in done if all(is_better(each, than, factor=FREE_BETTER) for than in rigid)]
     return (min(found, key=lambda each: each.misfit), given) if found else None
+
+
+def _are_in(unknowns: Unknowns, freed: Unknowns) -> bool:
+    """Whether a reconstruction that freed these had what a hypothesis frees."""
+    return (
+        unknowns.probe <= freed.probe
+        and unknowns.intensities <= freed.intensities
+        and (not unknowns.has_positions or freed.positions == unknowns.positions)
+    )
 
 
 def _finding(found: Trial, before: Trial) -> Finding:

@@ -64,6 +64,8 @@ ORIENTATIONS = tuple(
     )
 )
 """The seven beside the given one; those of fewest operations first."""
+TURNS = tuple(cause for cause in Cause if cause.startswith(("flip", "swap", "transpose")))
+"""The causes that `orientations` names."""
 
 
 def orientations(scan: Scan) -> Iterator[Hypothesis]:

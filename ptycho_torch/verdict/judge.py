@@ -6,7 +6,7 @@ The thresholds are those that separate right from wrong scans in `benchmarks/ver
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ptycho_torch.types import Reason, Status, Verdict
 from ptycho_torch.verdict.figures import Figures
@@ -33,6 +33,10 @@ class Thresholds:
 
 
 THRESHOLDS = Thresholds()
+CONFIRMED = Reason(
+    "no other orientation, lag, unit or centre explains the patterns as well as the given ones: the probe is rough, "
+    "the detector adds noise to that of photons, or the experiment had more to it than the model"
+)
 
 
 def judged(figures: Figures, thresholds: Thresholds = THRESHOLDS) -> Verdict:
@@ -40,6 +44,20 @@ def judged(figures: Figures, thresholds: Thresholds = THRESHOLDS) -> Verdict:
     found = sorted(_found(figures, thresholds), key=lambda one: one[0] != "bad")
     status: Status = found[0][0] if found else "good"
     return Verdict(status, tuple(reason for _, reason in found), as_numbers(figures))
+
+
+def shows_an_object(figures: Figures, thresholds: Thresholds = THRESHOLDS) -> bool:
+    """Whether the patterns differ by more than photon noise."""
+    return figures.null_over_floor >= thresholds.nothing
+
+
+def with_causes(verdict: Verdict, causes: tuple[Reason, ...], *, is_confirmed: bool) -> Verdict:
+    """The verdict after the doctors: the causes first, and at worst doubtful where the given positions explain the
+    patterns better than any others."""
+    said = (*causes, *verdict.reasons)
+    if not is_confirmed:
+        return replace(verdict, reasons=said)
+    return replace(verdict, status="doubtful", reasons=said if causes else (*said, CONFIRMED))
 
 
 def as_numbers(figures: Figures) -> dict[str, float]:
@@ -64,7 +82,7 @@ def as_numbers(figures: Figures) -> dict[str, float]:
 
 def _found(figures: Figures, limits: Thresholds) -> Iterator[tuple[Status, Reason]]:
     """What speaks against a result, each with the status that it leaves."""
-    if figures.null_over_floor < limits.nothing:
+    if not shows_an_object(figures, limits):
         text = "the patterns differ from their mean by photon noise only: they show no object"
         is_structured = figures.held_out.found < -limits.structured * figures.held_out.error
         yield "bad" if is_structured else "doubtful", Reason(text + ", though the result does" * is_structured)
