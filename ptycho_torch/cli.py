@@ -107,7 +107,8 @@ def _columns() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 bundle, 1 unexpected, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 bundle, 5 a bad verdict under --strict,
+    1 unexpected, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_streams() as lost, command_typed(words):
         code = _exit_code(words)
