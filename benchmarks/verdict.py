@@ -61,11 +61,12 @@ def scan_of(number: int) -> tuple[pt.Scan, str]:
 
 
 def correlation(result: pt.Reconstruction, scan: pt.Scan) -> float:
-    """|Σ o*·t| / (‖o‖‖t‖) of object and truth (or the file's reference), without phase ramp."""
+    """|Σ o*·t| / (‖o‖‖t‖) of object and truth (or the file's reference), without phase ramp and mean."""
     ours, truth = as_placed_object(result), as_placed_object(scan)
     rows, columns = shared_region(replace(ours, positions=scan.positions), truth, inset=INSET_PX)
     one, other = ours.cut(rows, columns), PlacedObject(truth.path, truth.object, truth.origin, None).cut(rows, columns)
     one = align(one, other, ramp=True)
+    one, other = one - one.mean(), other - other.mean()
     return float(abs(np.vdot(one, other)) / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from ptycho_torch.bundle import Bundle, read_bundle
 from ptycho_torch.data.held_out import ValidationSet
 from ptycho_torch.data.region import Region, on_canvas
-from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.scan import PROBE_UNITS, Scan
 from ptycho_torch.data.subsets import network_subsets, pretrained_subsets
 from ptycho_torch.errors import BundleError, DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import NETWORKS, build_network
 from ptycho_torch.networks.pretrained import PRETRAINED, pretrained_network
 from ptycho_torch.report.results import READERS, GivenObject, read_object
-from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
+from ptycho_torch.scale import ARBITRARY, IntensityScale, brightest, closed_form, is_calibrated, norm_of
 from ptycho_torch.types import Propagation, Reconstruction
 
 FLAT = "flat"
@@ -121,11 +121,19 @@ def find_predictor(model: str | Path | Reconstruction | Predictor | nn.Module, s
         )
     if str(model) == FLAT:
         scale = scale_of(scan)
-        return Predictor(PtychoModel(_Flat(), scale=scale.value).eval(), scale, "a flat object", "flat", is_flat=True)
+        return Predictor(
+            PtychoModel(_Flat(), scale=scale.value).eval(),
+            scale,
+            "a flat object",
+            "flat",
+            is_flat=True,
+            notes=(power_note(scan, scale),),
+        )
     if str(model) == PRETRAINED and scan.propagation == "far":
         return _pretrained(scan)
     if str(model) == PRETRAINED:
-        return replace(find_predictor(FLAT, scan), notes=(FAR_FIELD_ONLY,))
+        flat = find_predictor(FLAT, scan)
+        return replace(flat, notes=(*flat.notes, FAR_FIELD_ONLY))
     path = Path(model)
     if path.suffix in READERS:
         return from_reconstruction(read_object(path), scan, source=str(path))
@@ -170,12 +178,28 @@ def load_model(path: str | Path) -> Predictor:
 
 
 def scale_of(scan: Scan) -> IntensityScale:
-    """The scale for a model that was not trained on this scan: that of its probe if this is in √photons, else that of
-    the mean pattern (see docs/scales.md)."""
-    photons, norm = scan.mean_photons(), norm_of(scan.probe)
-    if is_calibrated(norm, photons) and not scan.probe_is_guess:
+    """The scale for a model that was not trained on this scan: that of its probe if this is in √photons, as declared or
+    by its power, else that of the mean pattern (see docs/scales.md)."""
+    photons, norm = scan.photons(), norm_of(scan.probe)
+    if not scan.probe_is_guess and is_in_photons(scan, norm, photons):
         return IntensityScale(norm / (scan.n / 2), "from the probe", norm**2, len(scan), norm)
-    return IntensityScale(closed_form(photons, scan.n), "measured", photons, len(scan), norm)
+    mean = float(photons.mean())
+    return IntensityScale(closed_form(mean, scan.n), ARBITRARY, mean, len(scan), norm)
+
+
+def is_in_photons(scan: Scan, norm: float, photons: np.ndarray) -> bool:
+    """Whether the scan's probe, of this norm, is in √photons."""
+    return scan.probe_unit == PROBE_UNITS[0] if scan.probe_unit else is_calibrated(norm, photons)
+
+
+def power_note(scan: Scan, scale: IntensityScale) -> str:
+    """The power of the probe beside the photons of the patterns, and what follows for the amplitude."""
+    if scan.probe_is_guess:
+        return "without a measured probe, the amplitude is in arbitrary units"
+    power, light = norm_of(scan.probe) ** 2, brightest(scan.photons())
+    said = f", declared {scan.probe_unit}" if scan.probe_unit else ""
+    what = "not in √photons, so that the amplitude is in arbitrary units" if scale.is_arbitrary else "in √photons"
+    return f"the probe{said} holds {power:.3g} photons, the brightest patterns {light:.3g}: it is {what}"
 
 
 def _ready(network: nn.Module, scale: IntensityScale) -> PtychoModel:
@@ -192,7 +216,8 @@ def _pretrained(scan: Scan) -> Predictor:
     network, recipe = pretrained_network()
     scale = scale_of(scan)
     facts = {"network": "unrolled, pretrained on simulated scans", **recipe}
-    return Predictor(_ready(network, scale), scale, "pretrained weights", "pretrained", facts=facts, is_general=True)
+    model, notes = _ready(network, scale), (power_note(scan, scale),)
+    return Predictor(model, scale, "pretrained weights", "pretrained", facts=facts, is_general=True, notes=notes)
 
 
 class _Flat(nn.Module):

@@ -32,7 +32,7 @@ from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation
 from ptycho_torch.types import Reconstruction, check_finite
 from ptycho_torch.verdict.doctors import diagnose as diagnosis_of
 from ptycho_torch.verdict.figures import Figures, figures_of
-from ptycho_torch.verdict.judge import judged, shows_an_object, with_causes
+from ptycho_torch.verdict.judge import judged, shows_an_object
 
 MOST_MODES = 8
 
@@ -281,7 +281,7 @@ def _reconstruct(
     verdict = judged(figures)
     if options.diagnose and verdict.status != "good" and shows_an_object(figures):
         found = diagnosis_of(before, freed=unknowns if options.refine else OBJECT_ONLY, device=device, say=say)
-        verdict = with_causes(verdict, found.reasons, is_confirmed=found.is_confirmed)
+        verdict = judged(figures, causes=found.reasons, is_confirmed=found.is_confirmed)
     scores |= {"verdict": verdict.as_dict(), "n_patterns": len(np.unique(region.indices)), **_misfits_in(figures)}
     scores["timing"] = {"reconstruction_s": seconds, "patterns_per_s": len(region) / (seconds + refining_s)}
     if options.refine:

@@ -13,14 +13,20 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ptycho_torch.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-CALIBRATED = 4.0
-"""A probe counts as calibrated if its power is within this factor of the mean photons per pattern."""
+CALIBRATED = (0.8, 400.0)
+"""A probe counts as calibrated if its power lies between these multiples of the brightest patterns' photons: below, a
+specimen would amplify; above, the brightest part of it would transmit less than a twentieth of the amplitude."""
+BRIGHTEST = 0.9
+"""The brightest patterns: this quantile, so that a few odd frames don't count."""
+ARBITRARY = "measured"
+"""How the origin of a scale ends that was taken from the patterns alone: then |object| has an arbitrary unit."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class IntensityScale:
         """A probe `[mode, N, N]` in the unit of the training probe, in √photons: times s · (N/2) / ‖training probe‖."""
         return probe * (self.value * (probe.shape[-1] / 2) / self.probe_norm)
 
+    @property
+    def is_arbitrary(self) -> bool:
+        """Whether |object| is in an arbitrary unit: the probe is not in √photons, and its patterns set the scale."""
+        return self.origin.endswith(ARBITRARY)
+
     def describe(self) -> str:
         return f"{self.value:.6f} ({self.origin})"
 
@@ -71,13 +82,23 @@ def closed_form(nphotons: float, n: int) -> float:
 
 
 def norm_of(probe: np.ndarray | Tensor) -> float:
-    """‖P‖ = √Σ|P|² over all modes."""
-    return math.sqrt(float((probe * probe.conj()).real.sum()))
+    """‖P‖ = √Σ|P|² over all modes, in double precision: a probe may be in any unit."""
+    values = probe if isinstance(probe, np.ndarray) else probe.detach().cpu().numpy()
+    return float(np.linalg.norm(values.astype(np.complex128)))
 
 
-def is_calibrated(probe_norm: float, mean_photons: float) -> bool:
-    """Whether a probe of this norm is plausibly in √photons: Σ|P|² within a factor of 4 of the mean pattern's."""
-    return 1 / CALIBRATED <= probe_norm**2 / mean_photons <= CALIBRATED
+def brightest(photons: np.ndarray) -> float:
+    """Photons of the brightest of some patterns, the 0.9 quantile q of `photons` `[n]`, less 1.28 √q: photon noise
+    alone makes the brightest tenth that much brighter."""
+    quantile = float(np.quantile(photons, BRIGHTEST))
+    return max(quantile - 1.28 * math.sqrt(quantile), float(np.median(photons)))
+
+
+def is_calibrated(probe_norm: float, photons: np.ndarray) -> bool:
+    """Whether a probe of this norm is plausibly in √photons: whether Σ|P|² lies between 0.8 and 400 times the photons
+    of the brightest patterns, `photons` `[n]` being those of all. The mean absorption of a specimen says nothing."""
+    low, high = CALIBRATED
+    return low * brightest(photons) <= probe_norm**2 <= high * brightest(photons)
 
 
 def gauge_prior(log_scale: Tensor, *, mean_square: Tensor, calibrated_log_scale: float | None) -> Tensor:

@@ -96,6 +96,11 @@ class Reconstruction:
     examples: Examples | None = None  # patterns beside their predictions
     provenance: dict[str, Any] = field(default_factory=dict)  # version, model, intensity scale, settings, scan
 
+    @property
+    def has_arbitrary_amplitude(self) -> bool:
+        """Whether |object| is in an arbitrary unit, because the probe was not in √photons."""
+        return str(self.provenance.get("intensity_scale", {}).get("origin", "")).endswith("measured")
+
     @classmethod
     def from_file(cls, path: str | Path) -> Reconstruction:
         """The reconstruction in a .npz or .h5 file that `save` has written; DataError where it holds none.

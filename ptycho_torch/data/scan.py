@@ -22,6 +22,10 @@ FRESNEL_LENGTHS = ("propagation_distance_m", "wavelength_m", "pixel_size_m")
 """What Fresnel propagation is computed from."""
 
 
+PROBE_UNITS = ("sqrt(photons)", "arbitrary")
+"""What a file may declare as the unit of its probe."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """Diffraction patterns with positions, probe and detector mask; made by `read_scan` or `Scan.from_arrays`."""
@@ -35,6 +39,7 @@ class Scan:
     domain_reason: str = "given by the caller"  # the source of that
     probe_origin: str = "given by the caller"
     probe_is_guess: bool = False
+    probe_unit: str = ""  # one of PROBE_UNITS, as declared; or nothing
     obj: np.ndarray | None = None  # complex64 [H, W], the truth of a simulation, or a reference
     pixel_size_m: float | None = None  # of the object; near field: the detector pixel over the magnification
     wavelength_m: float | None = None
@@ -146,9 +151,17 @@ class Scan:
             total += self.counts(chosen[part]).sum(axis=0, dtype=np.float64)
         return total / len(chosen)
 
+    def photons(self, index: np.ndarray | None = None) -> np.ndarray:
+        """Photons in each pattern, float64 `[n]`: Σ counts over measured pixels."""
+        chosen = np.arange(len(self)) if index is None else np.asarray(index)
+        parts = [
+            self.counts(chosen[part]).sum(axis=(1, 2), dtype=np.float64) for part in chunks(len(chosen), self.n**2)
+        ]
+        return np.concatenate(parts)
+
     def mean_photons(self, index: np.ndarray | None = None) -> float:
-        """Photons in the mean pattern: the mean over patterns of Σ counts over measured pixels."""
-        return float(self.mean_counts(index).sum())
+        """Photons in the mean pattern."""
+        return float(self.photons(index).mean())
 
     def subset(self, index: np.ndarray) -> Scan:
         """The scan of some of its patterns."""

@@ -66,9 +66,14 @@ def object_panels(reconstruction: Reconstruction) -> tuple[Panel, Panel]:
         return Panel(image, limits, label, colours, size, corner)
 
     return (
-        panel(amplitude, light, "amplitude (transmission)", AMPLITUDE_COLOURS),
+        panel(amplitude, light, amplitude_label(reconstruction), AMPLITUDE_COLOURS),
         panel(phase, light * amplitude**2, "phase [rad]", PHASE_COLOURS),
     )
+
+
+def amplitude_label(reconstruction: Reconstruction) -> str:
+    """What the amplitude is: a transmission, where the probe is in √photons."""
+    return f"amplitude ({'arbitrary units' if reconstruction.has_arbitrary_amplitude else 'transmission'})"
 
 
 def draw(panels: Sequence[Panel], *, title: str = "", side_px: int = SIDE_PX) -> Figure:

@@ -147,7 +147,8 @@ def _unit(metres: float) -> tuple[float, str]:
 def object_plates(reconstruction: Reconstruction) -> list[Plate]:
     """Phase and amplitude of the illuminated part of the object."""
     amplitude, phase = object_panels(reconstruction)
-    return [image_plate(phase, "Phase", unit="rad"), image_plate(amplitude, "Amplitude", unit="transmission")]
+    unit = "arbitrary units" if reconstruction.has_arbitrary_amplitude else "transmission"
+    return [image_plate(phase, "Phase", unit="rad"), image_plate(amplitude, "Amplitude", unit=unit)]
 
 
 def probe_plates(reconstruction: Reconstruction) -> Iterator[Plate]:

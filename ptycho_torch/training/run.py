@@ -29,12 +29,12 @@ from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.networks import build_network
 from ptycho_torch.networks.pretrained import pretrained_network
-from ptycho_torch.predictors import Predictor, load_model
+from ptycho_torch.predictors import Predictor, is_in_photons, load_model
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.refinement.initial_probe import with_probe_from_patterns, with_refined_probe
 from ptycho_torch.report import one_line
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels
-from ptycho_torch.scale import IntensityScale, closed_form, is_calibrated, norm_of
+from ptycho_torch.scale import IntensityScale, closed_form, norm_of
 from ptycho_torch.training.regions import Anchors, Regions, as_loader, spread_anchors
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _train(
     if held_out is not None and len(held_out) >= group_size:
         validation = _regions(scan, held_out, scale, config)
     calibrated = (
-        math.log(scale.probe_norm / (scan.n / 2)) if is_calibrated(scale.probe_norm, regions.mean_photons) else None
+        math.log(scale.probe_norm / (scan.n / 2)) if is_in_photons(scan, scale.probe_norm, scan.photons(kept)) else None
     )
     trainer = _fit(model, regions, validation, config, device, calibrated_log_scale=calibrated)
     if config.intensity_scale == "learned":

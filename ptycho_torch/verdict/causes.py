@@ -32,4 +32,5 @@ class Cause(StrEnum):
     BACKGROUND = "background"
     BAD_PIXELS = "bad pixels"
     SATURATION = "saturation"
+    COUNTS = "unit of counts"  # of the patterns
     NO_RELATION = "no relation"  # between patterns and positions

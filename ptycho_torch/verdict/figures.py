@@ -121,6 +121,13 @@ class Figures:
         floor = self.floor.sum()
         return float(max(self.misfit.sum() - floor, 0.0) / max(self.null_misfit - floor, 1e-3 * floor))
 
+    @property
+    def unexplained_error(self) -> float:
+        """The standard deviation of `unexplained` by photon noise: (√n − √λ)² has half its mean as variance, for few
+        photons and for many."""
+        floor = self.floor.sum()
+        return float(math.sqrt(0.5 * floor) / max(self.null_misfit - floor, 1e-3 * floor))
+
 
 def _in_the_worst(excess: np.ndarray) -> float:
     values = np.sort(np.maximum(excess, 0).ravel())[::-1]

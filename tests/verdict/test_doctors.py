@@ -11,10 +11,8 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.predictors import find_predictor
 from ptycho_torch.refinement.state import Unknowns
 from ptycho_torch.simulation.as_scan import simulate
-from ptycho_torch.types import Reason, Verdict
 from ptycho_torch.verdict.causes import Cause
 from ptycho_torch.verdict.doctors import Diagnosis, diagnose
-from ptycho_torch.verdict.judge import CONFIRMED, with_causes
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +89,6 @@ def test_what_was_freed_is_no_cause(right: Scan) -> None:
 
 def test_too_few_patterns_are_not_tried(right: Scan) -> None:
     assert diagnosed(right.subset(np.arange(5))) == Diagnosis((), False)
-
-
-def test_causes_come_first_and_confirmed_positions_leave_doubt_at_worst() -> None:
-    bad, cause = Verdict("bad", (Reason("half is unexplained"),)), Reason("flipping y explains more", "flip y")
-    assert with_causes(bad, (cause,), is_confirmed=False) == Verdict("bad", (cause, *bad.reasons))
-    assert with_causes(bad, (), is_confirmed=False) == bad
-    assert with_causes(bad, (), is_confirmed=True) == Verdict("doubtful", (*bad.reasons, CONFIRMED))
-    assert with_causes(bad, (cause,), is_confirmed=True) == Verdict("doubtful", (cause, *bad.reasons))
 
 
 def test_a_reconstruction_asks_the_doctors_only_where_it_is_not_good(right: Scan) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 import ptycho_torch as pt
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.verdict.judge import THRESHOLDS, judged
+from ptycho_torch.types import Reason
+from ptycho_torch.verdict.judge import CONFIRMED, THRESHOLDS, judged
 from tests.scans import dense_scan
 
 
@@ -26,6 +27,7 @@ def figures(**changes: Any) -> Any:
         "r_over_null": 0.3,
         "null_over_floor": 3.0,
         "unexplained": 0.0,
+        "unexplained_error": 0.001,
         "explained": gain(1.0),
         "held_out": gain(1.0),
         "deviance_over_expected": 1.0,
@@ -51,6 +53,8 @@ def test_a_right_reconstruction_is_good_without_a_reason() -> None:
     [
         ({"unexplained": 2 * THRESHOLDS.unexplained[0], "r_over_floor": 1.2}, "doubtful", "unexplained"),
         ({"unexplained": 2 * THRESHOLDS.unexplained[1], "r_over_floor": 1.9}, "bad", "unexplained"),
+        ({"r_over_floor": 0.1, "null_over_floor": 0.3}, "doubtful", "no photon counts"),
+        ({"unexplained": 0.5, "unexplained_error": 0.18}, "doubtful", "unexplained"),
         ({"explained": gain(THRESHOLDS.explained[0] - 0.05)}, "doubtful", "explained"),
         ({"explained": gain(THRESHOLDS.explained[1] - 0.05)}, "bad", "explained"),
         ({"patterns_per_pixel": 0.6}, "doubtful", "undetermined"),
@@ -62,6 +66,30 @@ def test_each_figure_beyond_its_threshold_is_a_reason(changes: dict[str, Any], s
     verdict = judged(figures(**changes))
     assert verdict.status == status
     assert len(verdict.reasons) == 1 and words in verdict.reasons[0].text
+
+
+def test_a_large_error_by_photon_noise_is_granted() -> None:
+    assert judged(figures(unexplained=0.05, unexplained_error=0.02)).status == "good"
+
+
+def test_causes_come_first_and_confirmed_positions_leave_doubt_at_worst() -> None:
+    bad, cause = figures(unexplained=0.5), Reason("flipping y explains more", "flip y")
+    assert judged(bad).status == "bad"
+    assert judged(bad, causes=(cause,)).reasons[0] == cause and judged(bad, causes=(cause,)).status == "bad"
+    assert (
+        judged(bad, is_confirmed=True).status == "doubtful" and judged(bad, is_confirmed=True).reasons[-1] == CONFIRMED
+    )
+    assert judged(bad, causes=(cause,), is_confirmed=True).status == "doubtful"
+
+
+def test_fitted_noise_alone_is_no_doubt_where_the_positions_are_confirmed() -> None:
+    noisy = figures(explained=gain(0.7))
+    assert judged(noisy).status == "doubtful"
+    assert (
+        judged(noisy, is_confirmed=True).status == "good"
+        and "photon noise" in judged(noisy, is_confirmed=True).reasons[0].text
+    )
+    assert judged(figures(explained=gain(0.3)), is_confirmed=True).status == "doubtful"
 
 
 def mirrored(scan: Scan) -> Scan:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ptycho_torch.data.patterns import mapped
-from ptycho_torch.data.scan import Scan
+from ptycho_torch.data.scan import PROBE_UNITS, Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import atomic_path, sha256_of
 from ptycho_torch.types import Domain
@@ -46,6 +46,7 @@ CONTRACT: dict[str, type[np.generic]] = {
     "xcoords_start": np.float64,
     "ycoords_start": np.float64,
     "probeGuess": np.complex64,
+    "probe_unit": np.str_,
     "objectGuess": np.complex64,
     "scan_index": np.int64,
     "mask": np.uint8,
@@ -143,6 +144,7 @@ class _Members:
             "wavelength_m": self._positive("wavelength_m"),
             "propagation": self._word("propagation") or "far",
             "propagation_distance_m": self._positive("propagation_distance_m"),
+            "probe_unit": self._unit_of_the_probe(),
             "nphotons": self._positive("nphotons") or self._photons_in_metadata(),
         }
         if domain is None and "measurement_domain" in self.keys:
@@ -240,6 +242,13 @@ class _Members:
         raise DataError(
             f"{self.path}: measurement_domain is {declared!r}, counts or amplitude is needed: add --measurement-domain"
         )
+
+    def _unit_of_the_probe(self) -> str:
+        declared = self._word("probe_unit")
+        if declared not in ("", *PROBE_UNITS):
+            found = f"probe_unit is {declared!r}, {' or '.join(PROBE_UNITS)} is needed"
+            raise DataError(f"{self.path}: {found}: correct it or leave it out")
+        return declared
 
     def _photons_in_metadata(self) -> float | None:
         if "_metadata" not in self.keys:
