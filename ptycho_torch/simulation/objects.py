@@ -68,6 +68,8 @@ def lines(shape: tuple[int, int], *, rng: np.random.Generator) -> np.ndarray:
 def dead_leaves(shape: tuple[int, int], *, rng: np.random.Generator) -> np.ndarray:
     """Opaque discs that cover each other, radii 3…40 px with density r⁻³: the edges and scales of natural scenes.
 
+    Where one disc covers all of a small object, the leaves are drawn again.
+
     Each leaf has its own absorption and its own delay. (Lee, Mumford & Huang, Int. J. Comput. Vis. 41, 35, 2001.)
     """
     from skimage.draw import disk
@@ -83,6 +85,8 @@ def dead_leaves(shape: tuple[int, int], *, rng: np.random.Generator) -> np.ndarr
     for centre, radius, shade in zip(centres, radii, shades, strict=True):
         rows, columns = disk(tuple(centre), radius, shape=shape)
         leaves[:, rows, columns] = shade[:, None]
+    if np.ptp(leaves[0]) == 0:
+        return dead_leaves(shape, rng=rng)
     soft = ndimage.gaussian_filter(leaves, (0, 0.6, 0.6))
     return transmission(soft[0], soft[1])
 
