@@ -90,6 +90,12 @@ class ScanSettings(Config):
         group="input",
         flags=("--measurement-domain",),
     )
+    trust_detector: bool = setting(
+        False,
+        "use all pixels, values and frames as they are, but for the mask: none is looked at (docs/detector.md)",
+        group="input",
+        flags=("--trust-detector",),
+    )
     scale_contract_version: str | None = setting(
         None,
         "has no effect: the intensity scale always follows docs/scales.md",
@@ -264,8 +270,12 @@ class RefinementSettings(Config):
         group="refinement",
         flags=("--position-correction",),
     )
-    intensity_fluctuation: bool = setting(
-        False, "refine a factor on the counts of each pattern", group="refinement", flags=("--intensity-fluctuation",)
+    intensity_fluctuation: Literal["auto", "yes", "no"] = setting(
+        "auto",
+        "refine a factor on the counts of each pattern; auto: where the light of the frames drifts or jumps",
+        group="refinement",
+        flags=("--intensity-fluctuation",),
+        const="yes",
     )
     denoise: bool = setting(
         False,
@@ -280,7 +290,7 @@ class RefinementSettings(Config):
             probe_update=self.probe_update,
             modes=self.modes,
             position_correction=self.position_correction,
-            intensity_fluctuation=self.intensity_fluctuation,
+            intensity_fluctuation=self.intensity_fluctuation == "yes",
             denoise=self.denoise,
             spelled=lambda name: f"--{name.replace('_', '-')}",
         )

@@ -53,7 +53,7 @@ class PtychoModel(nn.Module):
         fits = []
         for batch in region.batches():
             predicted = self.counts(obj, batch, region)
-            fits.append(LOSSES[likelihood](predicted, batch.amplitude.square(), region.valid) * len(predicted))
+            fits.append(LOSSES[likelihood](predicted, batch.amplitude.square(), batch.valid) * len(predicted))
         fit = torch.stack(fits).sum() / len(region)
         light = region.illumination()
         mean_square = (light * (obj.real.square() + obj.imag.square())).sum() / light.sum()

@@ -30,6 +30,7 @@ from ptycho_torch.refinement import OBJECT_ONLY, OnSweep, Unknowns
 from ptycho_torch.refinement.initial_probe import OnStep, with_probe_from_patterns
 from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation_set_of
 from ptycho_torch.types import Reconstruction, check_finite
+from ptycho_torch.verdict.beam import with_settled_drift
 from ptycho_torch.verdict.doctors import diagnose as diagnosis_of
 from ptycho_torch.verdict.figures import Figures, figures_of
 from ptycho_torch.verdict.judge import judged, shows_an_object
@@ -52,7 +53,7 @@ def reconstruct(
     probe_from: ProbeFrom = "file",
     modes: int | None = None,
     position_correction: PositionCorrection = "none",
-    intensity_fluctuation: bool = False,
+    intensity_fluctuation: bool | Literal["auto"] = "auto",
     denoise: bool = False,
     patterns: int | None = None,
     batch_size: int | None = None,
@@ -74,7 +75,8 @@ def reconstruct(
             `region.shape`, transmission.
         refine: largest number of sweeps. `likelihood` is `"poisson"`, `"amplitude"` or an object (see `Likelihood`),
             `regulariser` an object with a proximal step (see `Regulariser`).
-        probe_update, modes, position_correction, intensity_fluctuation: unknowns of the refinement beside the object.
+        probe_update, modes, position_correction, intensity_fluctuation: unknowns of the refinement beside the object;
+            by default intensities are free where the light of the frames drifts or jumps.
         probe_from: the scan's own probe (`"file"`), or one that is estimated from the patterns.
         denoise: afterwards a network removes photon noise, unless the held-out patterns contradict it.
         patterns: number of patterns to use, those nearest to the centre of the scan; all by default.
@@ -134,7 +136,7 @@ class _Options:
     probe_from: str
     modes: int | None
     position_correction: PositionCorrection
-    intensity_fluctuation: bool
+    intensity_fluctuation: bool | Literal["auto"]
     denoise: bool
     patterns: int | None
     batch_size: int | None
@@ -169,7 +171,7 @@ class _Options:
             probe_update=self.probe_update,
             modes=self.modes,
             position_correction=self.position_correction,
-            intensity_fluctuation=self.intensity_fluctuation,
+            intensity_fluctuation=self.intensity_fluctuation is True,
             denoise=self.denoise,
             regulariser=self.regulariser is not None,
         )
@@ -190,7 +192,11 @@ class _Options:
             is_number = isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
             if value is not None and not (is_number and (value > 0 or (name == "probe_mask_sigma" and value == 0))):
                 raise UsageError(f"{name} is {value!r}: a positive number of pixels is needed")
-        for name in ("probe_update", "intensity_fluctuation", "denoise", "probe_mask", "diagnose"):
+        if self.intensity_fluctuation not in (True, False, "auto"):
+            raise UsageError(
+                f"intensity_fluctuation is {self.intensity_fluctuation!r}: True, False or 'auto' is needed"
+            )
+        for name in ("probe_update", "denoise", "probe_mask", "diagnose"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise UsageError(f"{name} is {getattr(self, name)!r}: True or False is needed")
 
@@ -244,8 +250,9 @@ def _reconstruct(
     scan = predictor.in_photons(_matched(scan, predictor, options))
     for note in (*scan.describe(), *predictor.notes):
         say(note)
+    scan = with_settled_drift(scan, device=device, say=say)
     before = scan
-    chosen, unknowns = _chosen(predictor, scan, options), _unknowns(options)
+    chosen, unknowns = _chosen(predictor, scan, options), _unknowns(options, scan)
     holds_out = predictor.group_size == 1 and (options.refine is not None or predictor.is_general)
     validation = validation_set_of(scan, np.unique(chosen), unknowns) if holds_out else None
     with _lent(predictor.model, device):
@@ -272,7 +279,7 @@ def _reconstruct(
             result = replace(
                 result,
                 given_positions=given.positions[region.indices],
-                intensities=intensities[region.indices],
+                intensities=(intensities * _of_the_beam(scan))[region.indices],
                 undenoised=undenoised,
             )
         check_finite(result)
@@ -316,11 +323,12 @@ def _chosen(predictor: Predictor, scan: Scan, options: _Options) -> np.ndarray:
     return chosen
 
 
-def _unknowns(options: _Options) -> Unknowns:
+def _unknowns(options: _Options, scan: Scan) -> Unknowns:
+    varies = scan.drift is not None or scan.intensities is not None
     return Unknowns(
         probe=options.probe_update,
         positions=options.position_correction,
-        intensities=options.intensity_fluctuation,
+        intensities=varies if options.intensity_fluctuation == "auto" else bool(options.intensity_fluctuation),
     )
 
 
@@ -378,12 +386,18 @@ def _precision(precision: str, device: torch.device) -> Any:
 
 def _misfits_in(figures: Figures) -> dict[str, Any]:
     """Misfit and deviance of the patterns, for metrics.json."""
+    photons = np.where(figures.photons > 0, figures.photons, np.nan)  # without a photon, R is not defined
     return {
         "misfit_R": figures.misfit_r,
-        "misfit_R_per_pattern": np.sqrt(figures.misfit / figures.photons),
+        "misfit_R_per_pattern": np.sqrt(figures.misfit / photons),
         "poisson_deviance_per_pixel": figures.deviance_per_pixel,
         "mean_photons_per_pattern": figures.photons.mean(),
     }
+
+
+def _of_the_beam(scan: Scan) -> np.ndarray:
+    """The intensity of the beam in each pattern as it was read, float32 `[n]`."""
+    return np.ones(len(scan), np.float32) if scan.intensities is None else scan.intensities
 
 
 def _on_grid(canvas: Tensor, region: Region) -> np.ndarray:
@@ -442,6 +456,7 @@ def _provenance(predictor: Predictor, scan: Scan, options: _Options) -> dict[str
         "intensity_scale": predictor.scale.as_dict(),
         "settings": options.as_record(),
         "scan": dict(facts),
+        "notes": list(scan.notes),
         "input": {"source": str(scan.source), "sha256": scan.digest or _digest_of(scan)},
     }
 

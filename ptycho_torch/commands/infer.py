@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,13 +29,14 @@ from ptycho_torch.types import Reconstruction
 DUMPED_PATCHES = 1024
 NOT_COMPUTED = (FLAT, RECONSTRUCTION)
 """Kinds of a start that is there at once, so that a speed would mean nothing."""
+FREED: dict[str, bool | Literal["auto"]] = {"yes": True, "no": False, "auto": "auto"}
 
 
 def infer(config: InferenceConfig) -> Reconstruction:
     """Reconstruct with these settings and write the results into the output folder."""
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
-    scan = read_scan(config.test_data, domain=config.measurement_domain)
+    scan = read_scan(config.test_data, domain=config.measurement_domain, trust_detector=config.trust_detector)
     _check_writable(config.output_dir)
     with ProgressLine(quiet=config.quiet) as progress:
         result = reconstruct(
@@ -46,7 +48,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
             probe_from=config.probe_from,
             modes=config.modes,
             position_correction=config.position_correction,
-            intensity_fluctuation=config.intensity_fluctuation,
+            intensity_fluctuation=FREED[config.intensity_fluctuation],
             denoise=config.denoise,
             patterns=config.n_images,
             batch_size=config.inference_batch_size,
@@ -135,7 +137,7 @@ def _write(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
     if config.debug_dump is not None:
         _dump(result, config.debug_dump)
     title = f"Reconstruction of {config.test_data.name}"
-    write_report(folder, result, title=title, notes=scan.notes, command=command_line())
+    write_report(folder, result, title=title, notes=made_by["notes"], command=command_line())
 
 
 def _summary(result: Reconstruction, config: InferenceConfig) -> str:

@@ -61,7 +61,7 @@ class Survey:
         found = (
             (self.broken, "NaN or infinite values", "leave them out or mark the pixels as bad in mask"),
             (self.negative, "negative values", "clip them to zero or mark the pixels as bad in mask"),
-            (self.empty, "nothing but zeros", "leave them out together with their positions"),
+            (self.empty & self.empty.all(), "nothing but zeros", "a scan without a photon shows nothing"),
         )
         return [
             f"{bad.sum()} of {len(bad)} patterns hold {what} (first: pattern {bad.argmax()}), {way_out}"
@@ -203,5 +203,5 @@ def _probe_problems(modes: np.ndarray | None, frame: tuple[int, ...]) -> list[st
 
 def _valid_problems(valid: np.ndarray, frame: tuple[int, ...]) -> list[str]:
     if valid.shape != frame:
-        return [f"the mask has shape {valid.shape}: that of one pattern, {frame}, is needed"]
+        return [f"the mask has shape {valid.shape}: that of one pattern, {frame}, or of all patterns is needed"]
     return [] if valid.any() else ["the mask leaves no good pixel: 1 marks a good pixel, 0 a bad one"]

@@ -34,6 +34,7 @@ class Batch:
     positions: Tensor  # float64 [b, 2], canvas index that meets index N//2 of the probe, sub-pixel
     index: Tensor  # int64 [b], which of the region's patterns these are
     valid: Tensor  # bool [N, N] or [b, N, N], True = used
+    intensities: Tensor  # float32 [b], of the beam in each pattern over its usual one; the probe has their roots
 
     def to(self, device: torch.device) -> Batch:
         """These patterns on another device."""
@@ -80,7 +81,14 @@ class Region:
         beam = self.forward.empty_beam(probe)
         photons = scan.mean_photons(self.indices) if mean_photons is None else mean_photons
         self.photons = photons
-        self.uniform_transmission = math.sqrt(photons / float(beam[self.valid].sum()))
+        self.intensities = torch.ones(len(self.indices), device=self.device)
+        if scan.intensities is not None:
+            self.intensities = torch.as_tensor(np.minimum(scan.intensities[self.indices], 1), device=self.device)
+        seen = self.valid.float()
+        if scan.valid_values is not None:
+            seen = seen * torch.as_tensor(_share_measured(scan.valid_values, self.indices), device=self.device)
+        light = float((beam * seen).sum()) * float(self.intensities.mean())
+        self.uniform_transmission = math.sqrt(photons / light)
         self.probe = probe
         whole, self.fraction = split_positions(torch.as_tensor(scan.positions[self.indices]))
         low, high = whole.amin(0) - self.n // 2 - margin, whole.amax(0) - self.n // 2 + self.n + margin
@@ -136,7 +144,7 @@ class Region:
         if device == self.device:
             return self
         self.device, self.valid, self.probe = device, self.valid.to(device), self.probe.to(device)
-        self.positions = self.positions.to(device)
+        self.positions, self.intensities = self.positions.to(device), self.intensities.to(device)
         if self._kept is not None:
             self._kept = [[batch.to(device) for batch in part] for part in self._kept]
             self._kept_validation = [batch.to(device) for batch in self._kept_validation or ()]
@@ -151,14 +159,20 @@ class Region:
     def _load(self, places: np.ndarray, *, held_out: bool = False) -> Batch:
         numbers, index = self.indices[places], torch.from_numpy(places)
         amplitude = torch.from_numpy(self.scan.amplitude(numbers)).to(self.device)
+        intensities = self.intensities[index.to(self.device)]
         probe = shift_probe(self.probe, self.fraction[index].to(self.device))
+        if self.scan.intensities is not None:
+            probe = probe * intensities[:, None, None, None].sqrt()
         valid = self.valid
+        if self.scan.valid_values is not None:
+            valid = valid & torch.from_numpy(self.scan.valid_values[numbers]).to(self.device)
         if self._is_held_out[places].any():
             pixels = held_out_pixels(numbers, self.n, every=self._every) & self._is_held_out[places, None, None]
             valid = valid & torch.from_numpy(pixels if held_out else ~pixels).to(self.device)
             amplitude *= valid
         index = index.to(self.device)
-        return Batch(amplitude, probe, self.corners[index.cpu()].to(self.device), self.positions[index], index, valid)
+        corners = self.corners[index.cpu()].to(self.device)
+        return Batch(amplitude, probe, corners, self.positions[index], index, valid, intensities)
 
     def uniform_object(self) -> Tensor:
         """The canvas of the uniform object that predicts the mean photons, complex64 `[H, W]`."""
@@ -176,6 +190,14 @@ class Region:
     def illumination(self, subset: int | None = None) -> Tensor:
         """Photons that reached each canvas pixel on a flat object of one, Σ_j Σ_m |P_m(r − r_j)|²: float32 `[H, W]`."""
         return self.total(lambda batch: place_whole(illumination(batch.probe), batch.corners, self.shape), subset)
+
+
+def _share_measured(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """The share of some patterns in which each pixel was measured, float32 `[N, N]`."""
+    total = np.zeros(values.shape[1:])
+    for number in indices:
+        total += values[number]
+    return (total / len(indices)).astype(np.float32)
 
 
 def _padded_side(least: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ptycho_torch.data import detector
 from ptycho_torch.data.checks import Survey, are_patterns, problems_of, propagation_problems
 from ptycho_torch.data.patterns import chunks
 from ptycho_torch.errors import DataError, UsageError
@@ -48,6 +49,10 @@ class Scan:
     nphotons: float | None = None  # photons in the mean pattern, as declared
     source: Path = Path("arrays in memory")
     digest: str = ""  # sha256 of the file
+    valid_values: np.ndarray | None = None  # bool [n, N, N], True = measured, where single values were not
+    intensities: np.ndarray | None = None  # float32 [n], of the beam in each pattern over its usual one; `counts` are
+    # divided by those above one, the probe is weaker by those below one; None: all one
+    drift: np.ndarray | None = None  # float32 [n], what the intensities are if a trend of the light is the beam's
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -62,23 +67,33 @@ class Scan:
         valid: ArrayLike | None = None,
         obj: ArrayLike | None = None,
         propagation: Propagation = "far",
+        trust_detector: bool = False,
         **known: Any,
     ) -> Scan:
         """A checked scan from patterns [n, N, N] and positions [n, 2] (y, x) in object pixels.
 
         Without a `probe` [N, N] or [mode, N, N], it is estimated from the mean pattern; without a `domain`, a test
-        decides and is reported. `propagation` "near" needs `propagation_distance_m`, `wavelength_m` and `pixel_size_m`.
-        `known` are further fields of Scan. Raises DataError with all problems in one line.
+        decides and is reported. `valid` is `[N, N]` or, where it differs between patterns, `[n, N, N]`. Pixels, values
+        and frames that hold no counts are found and left out, with a note for each kind, unless `trust_detector`.
+        `propagation` "near" needs `propagation_distance_m`, `wavelength_m` and `pixel_size_m`. `known` are further
+        fields of Scan. Raises DataError with all problems in one line.
         """
         if domain is not None and domain not in get_args(Domain):
             raise UsageError(f"the measurement domain is {domain!r}: counts or amplitude is needed")
         stack, modes, obj = np.asarray(patterns), as_modes(probe), None if obj is None else np.asarray(obj)
         good = np.ones(stack.shape[-2:], bool) if valid is None else np.asarray(valid, bool)
+        values: np.ndarray | None = None
+        if good.ndim == 3 and good.shape == stack.shape:
+            values = good
+            good = np.asarray(good.any(axis=0))
         places = np.asarray(positions, np.float64)
         nominal = places if nominal_positions is None else np.asarray(nominal_positions, np.float64)
         problems = problems_of(stack, places, nominal=nominal, modes=modes, valid=good, obj=obj)
         problems += propagation_problems(propagation, **{name: known.get(name) for name in FRESNEL_LENGTHS})
-        survey = Survey.of(stack, good) if are_patterns(stack, good) else None
+        lost, said = np.zeros_like(good), list[str]()
+        if not trust_detector and are_patterns(stack, good):
+            lost, said = detector.never_measured(stack, good)
+        survey = Survey.of(stack, good & ~lost) if are_patterns(stack, good & ~lost) else None
         problems += survey.problems() if survey else []
         if domain is None and survey and not survey.problems():
             domain, known["domain_reason"] = survey.domain(modes)
@@ -93,13 +108,39 @@ class Scan:
             positions=places[: len(stack)].copy(),
             nominal_positions=nominal[: len(stack)].copy(),
             probe=np.zeros((0, *good.shape), np.complex64) if modes is None else modes,
-            valid=good,
+            valid=good & ~lost,
+            valid_values=values,
             domain=domain,
             obj=None if obj is None else obj.astype(np.complex64),
             propagation=propagation,
             **known,
         )
+        if not trust_detector:
+            scan = replace(scan, notes=(*scan.notes, *said))._without_what_is_no_count()
         return scan.with_guessed_probe() if modes is None else scan
+
+    def _without_what_is_no_count(self) -> Scan:
+        """This scan without the pixels, values and frames that a survey of the detector finds."""
+        beam = None
+        if len(self.probe):
+            import torch
+
+            from ptycho_torch.forward import Forward
+
+            beam = Forward(self.propagator).empty_beam(torch.as_tensor(self.probe).to(torch.complex128)).numpy()
+        found = detector.surveyed(self.patterns, self.positions, self.valid, domain=self.domain, beam=beam)
+        values = found.values
+        if self.valid_values is not None:
+            values = self.valid_values if values is None else values & self.valid_values
+        scan = replace(
+            self,
+            valid=found.valid,
+            valid_values=values,
+            intensities=found.intensities,
+            drift=found.drift,
+            notes=(*self.notes, *found.notes),
+        )
+        return scan if found.kept.all() else scan.subset(np.flatnonzero(found.kept))
 
     def __len__(self) -> int:
         return len(self.patterns)
@@ -130,26 +171,38 @@ class Scan:
     def counts(self, index: Any) -> np.ndarray:
         """Photons on each pixel of some patterns, float32 [b, N, N]; 0 on pixels that were not measured."""
         measured = self._measured(index)
-        return np.square(measured, out=measured) if self.domain == "amplitude" else measured
+        counts = np.square(measured, out=measured) if self.domain == "amplitude" else measured
+        return counts if self.intensities is None else counts / self._excess(index)
 
     def amplitude(self, index: Any) -> np.ndarray:
         """√counts of some patterns, float32 [b, N, N]; 0 on pixels that were not measured."""
         measured = self._measured(index)
-        return np.sqrt(measured, out=measured) if self.domain == "counts" else measured
+        roots = np.sqrt(measured, out=measured) if self.domain == "counts" else measured
+        return roots if self.intensities is None else roots / np.sqrt(self._excess(index))
+
+    def _excess(self, index: Any) -> np.ndarray:
+        """By how much the beam of some patterns was brighter than usual, `[b, 1, 1]`: their counts are divided by it,
+        as what makes them bright need not be more photons."""
+        assert self.intensities is not None
+        return np.maximum(self.intensities[index], 1)[..., None, None]
 
     def _measured(self, index: Any) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # what a dead pixel holds need not fit
             measured = self.patterns[index].astype(np.float32)
         measured[..., ~self.valid] = 0
+        if self.valid_values is not None:
+            measured[~self.valid_values[index]] = 0
         return measured
 
     def mean_counts(self, index: np.ndarray | None = None) -> np.ndarray:
-        """The mean pattern, float64 [N, N], in photons."""
+        """The mean pattern, float64 [N, N], in photons: of each pixel over the patterns in which it was measured."""
         chosen = np.arange(len(self)) if index is None else np.asarray(index)
-        total = np.zeros((self.n, self.n))
+        total, times = np.zeros((self.n, self.n)), np.full((self.n, self.n), float(len(chosen)))
         for part in chunks(len(chosen), self.n**2):
             total += self.counts(chosen[part]).sum(axis=0, dtype=np.float64)
-        return total / len(chosen)
+            if self.valid_values is not None:
+                times -= (~self.valid_values[chosen[part]]).sum(axis=0)
+        return total / np.maximum(times, 1)
 
     def photons(self, index: np.ndarray | None = None) -> np.ndarray:
         """Photons in each pattern, float64 `[n]`: Σ counts over measured pixels."""
@@ -170,6 +223,9 @@ class Scan:
             patterns=self.patterns[index],
             positions=self.positions[index],
             nominal_positions=self.nominal_positions[index],
+            valid_values=None if self.valid_values is None else self.valid_values[index],
+            intensities=None if self.intensities is None else self.intensities[index],
+            drift=None if self.drift is None else self.drift[index],
         )
 
     def with_masked_probe(self, *, diameter: float | None, sigma: float) -> Scan:
@@ -215,6 +271,9 @@ class Scan:
             )
         if not self.valid.all():
             facts["pixels not measured"] = str(int((~self.valid).sum()))
+        if self.valid_values is not None:
+            lost = float((~self.valid_values)[:, self.valid].mean())
+            facts["values not measured"] = f"{lost:.2g} of those of the other pixels"
         if self.obj is not None:
             facts["object in the file"] = f"{self.obj.shape[0]} x {self.obj.shape[1]} pixels, for comparison only"
         if self.pixel_size_m is not None:

@@ -21,6 +21,8 @@ from ptycho_torch.physics.patches import extract_whole, place_whole
 from ptycho_torch.physics.phase_gradient import shift_sums
 from ptycho_torch.physics.propagation import FAR_FIELD, Propagator
 
+LEAST_MEAN = 1e-30
+"""Photons; the inverse square does not overflow."""
 SOFTENING = 1e-4
 """Below this fraction of a pattern's mean, |Ψ|² softens the modulus step: a dark pixel has no phase."""
 
@@ -64,7 +66,7 @@ class _LikelihoodGradient(torch.autograd.Function):
         prepared = propagator.prepared(probe)
         wave = propagator.apply(prepared * extract_whole(obj, corners, probe.shape[-1]).unsqueeze(1))
         valid = valid.to(amplitude.dtype)
-        mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()
+        mean = _mean_counts(amplitude)
         dark = mean.mul_(SOFTENING if background is None else SOFTENING + background)
         power = _power(wave, plus=dark)
         if shifts is not None:
@@ -124,7 +126,7 @@ def exit_wave_correction(
     Thibault & Guizar-Sicairos 2012.
     """
     wave = propagator.apply(propagator.prepared(probe) * patches.unsqueeze(1))
-    mean = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_() / amplitude[0].numel()
+    mean = _mean_counts(amplitude)
     seen = valid.to(amplitude.dtype)
     softening = mean * SOFTENING
     power = _power(wave, plus=softening)
@@ -133,6 +135,12 @@ def exit_wave_correction(
     step = as_likelihood(likelihood).step(power, amplitude, valid, softening=softening, background=background)
     photons = (power * seen).sum((-2, -1))
     return propagator.prepared(propagator.apply_adjoint(wave.mul_((step * seen).unsqueeze(1)))), photons
+
+
+def _mean_counts(amplitude: Tensor) -> Tensor:
+    """The mean count of each pattern `[b, 1, 1]`, never zero: a pattern without a photon is a measurement, too."""
+    total = torch.linalg.vector_norm(amplitude, dim=(-2, -1), keepdim=True).square_()
+    return (total / amplitude[0].numel()).clamp_min_(LEAST_MEAN)
 
 
 def _over_modes(values: Tensor) -> Tensor:

@@ -306,9 +306,10 @@ def _asked(
         canvas = canvas.lay((at.probe.conj() * correction).sum(1), at.corners, light)
         if moves_probe:
             assert at.fraction is not None
-            waves = state.amplitude_factors(batch) * patches.conj().unsqueeze(1) * correction
+            brightness = (batch.intensities * state.intensities[batch.index])[:, None, None]
+            waves = brightness.sqrt().unsqueeze(1) * patches.conj().unsqueeze(1) * correction
             probe_gradient += gather_shifted(waves, at.fraction)
-            object_power += patches.abs().square().sum(0)
+            object_power += (brightness * patches.abs().square()).sum(0)
         if moves_positions:
             moves = position_step(at.probe, patches, batch.amplitude, batch.valid, propagator=propagator)
             steps.move_positions(state, region, batch, moves, schedule)

@@ -47,13 +47,14 @@ class Estimate:
     object: Tensor  # complex64 [H, W] on the region's canvas
     probe: Tensor  # complex64 [mode, N, N], in the unit of the region's probe
     positions: Tensor  # float64 [n, 2] on the canvas, in the region's order
-    intensities: Tensor  # float32 [n], factor on the expected counts of each pattern
+    intensities: Tensor  # float32 [n], factor on the expected counts of each pattern, beside the batch's
 
     def exposure(self, batch: Batch, unknowns: Unknowns) -> Exposure:
         """The probe of each pattern of a batch, at its position and with its intensity, as far as they are free."""
         if unknowns.has_free_gauge:
-            intensities = self.intensities[batch.index] if unknowns.intensities else None
-            return Exposure.of(self.probe, self.positions[batch.index], intensities=intensities)
+            intensities = self.intensities[batch.index] if unknowns.intensities else 1.0
+            at = self.positions[batch.index]
+            return Exposure.of(self.probe, at, intensities=batch.intensities * intensities)
         probe = batch.probe * self.amplitude_factors(batch) if unknowns.intensities else batch.probe
         return Exposure(probe, batch.corners)
 

@@ -61,10 +61,12 @@ def train(config: TrainConfig) -> Path:
         check_destination(config.output_dir)
         _check_no_links(config.output_dir)
         say = ProgressLine(quiet=config.quiet).say
-        scan = read_scan(config.train_data_file, domain=config.measurement_domain)
+        scan = read_scan(config.train_data_file, domain=config.measurement_domain, trust_detector=config.trust_detector)
         test = None
         if config.test_data_file is not None:
-            test = read_scan(config.test_data_file, domain=config.measurement_domain)
+            test = read_scan(
+                config.test_data_file, domain=config.measurement_domain, trust_detector=config.trust_detector
+            )
         trained = _train(scan, test, config, device, say)
     print(one_line(trained.scale, f"bundle {trained.bundle}", misfit=trained.misfit))
     return trained.bundle

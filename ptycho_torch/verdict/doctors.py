@@ -186,9 +186,9 @@ def diagnose(
     frames, centre = detector.Frames.of(scan), middle(scan.positions)
     findings = list[Finding]()
     for focus in _focuses(frames, centre):
-        scan, found = _of_detector(scan, _around(scan, focus), frames, device)
+        scan, found = _of_detector(scan, around(scan, focus), frames, device)
         findings += found
-    chosen = _around(scan, centre)
+    chosen = around(scan, centre)
     say(f"the doctors try other orientations, lags, units and centres on {len(chosen)} patterns")
     doctors = Doctors(scan, chosen, device)
     is_spoilt = bool(findings)
@@ -204,7 +204,7 @@ def middle(positions: np.ndarray) -> int:
     return int(np.square(positions - np.median(positions, axis=0)).sum(1).argmin())
 
 
-def _around(scan: Scan, focus: int) -> np.ndarray:
+def around(scan: Scan, focus: int) -> np.ndarray:
     """The patterns around one, nearest first, but for the first and last frames, where no lag can be tried."""
     count = int(np.clip(PIXELS // scan.n**2, FEWEST, MOST))
     nearest = compact_region(scan.positions, focus, len(scan))

@@ -19,15 +19,17 @@ class ScanFormat(Protocol):
     def recognises(self, path: Path) -> bool:
         """Whether an existing file is of this format, by its name or its first bytes."""
 
-    def read(self, path: Path, *, domain: Domain | None = None) -> Scan:
+    def read(self, path: Path, *, domain: Domain | None = None, trust_detector: bool = False) -> Scan:
         """The scan in the file, checked; DataError in one line when it can't be used."""
 
 
 FORMATS: tuple[ScanFormat, ...] = (npz,)
 
 
-def read_scan(path: str | Path, *, domain: Domain | None = None) -> Scan:
+def read_scan(path: str | Path, *, domain: Domain | None = None, trust_detector: bool = False) -> Scan:
     """The scan in a file of any known format; `domain` overrides what the file declares or a test would find.
+
+    With `trust_detector`, all pixels, values and frames that the file does not mask are used as they are.
 
     Raises DataError, in one line, for a file that is missing, unknown, damaged or holds no usable scan.
     """
@@ -37,7 +39,7 @@ def read_scan(path: str | Path, *, domain: Domain | None = None) -> Scan:
     try:
         known = next((form for form in FORMATS if form.recognises(path)), None)
         if known is not None:
-            return known.read(path, domain=domain)
+            return known.read(path, domain=domain, trust_detector=trust_detector)
     except OSError as error:
         raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
     names = ", ".join(form.name for form in FORMATS)

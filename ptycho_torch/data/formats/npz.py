@@ -68,7 +68,7 @@ def recognises(path: Path) -> bool:
         return path.suffix == ".npz" or file.read(4) == b"PK\x03\x04"
 
 
-def read(path: Path, *, domain: Domain | None = None) -> Scan:
+def read(path: Path, *, domain: Domain | None = None, trust_detector: bool = False) -> Scan:
     """The scan in an NPZ, checked. Patterns keep their stored type; no pickle is executed.
 
     Raises DataError that names every problem in one line.
@@ -81,7 +81,7 @@ def read(path: Path, *, domain: Domain | None = None) -> Scan:
         what = "the archive is cut short or damaged: copy it again" if cut else "not an NPZ, a zip of arrays is needed"
         raise DataError(f"{path}: {what}") from None
     with archive:
-        return _Members(path, archive).scan(domain)
+        return _Members(path, archive).scan(domain, trust_detector=trust_detector)
 
 
 def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = None, /, **more: ArrayLike) -> None:
@@ -130,7 +130,7 @@ class _Members:
     def keys(self) -> list[str]:
         return [member.removesuffix(".npy") for member in self.archive.namelist() if member.endswith(".npy")]
 
-    def scan(self, domain: Domain | None) -> Scan:
+    def scan(self, domain: Domain | None, *, trust_detector: bool) -> Scan:
         """The checked scan of these members."""
         self._check_keys()
         positions = self._coordinates("ycoords", "xcoords")
@@ -157,7 +157,7 @@ class _Members:
             self.notes.append(f"scan_index names {scans} scans: they are taken as one scan of one object")
         patterns = _as_stack(self._patterns(next(key for key in PATTERN_KEYS if key in self.keys)), len(positions))
         known |= {"source": self.path, "digest": sha256_of(self.path), "notes": tuple(self.notes)}
-        return Scan.from_arrays(patterns, positions, **known)
+        return Scan.from_arrays(patterns, positions, trust_detector=trust_detector, **known)
 
     def _check_keys(self) -> None:
         missing = [key for key in ("xcoords", "ycoords") if key not in self.keys]
@@ -205,6 +205,9 @@ class _Members:
         masks = [self._numbers("mask").real > 0.5] if "mask" in self.keys else []
         masks += [~(self._numbers("bad_pixels").real > 0.5)] if "bad_pixels" in self.keys else []
         masks = [np.squeeze(mask) for mask in masks]
+        if len({mask.ndim for mask in masks}) > 1:
+            masks = [mask if mask.ndim == 3 else mask[None] for mask in masks]
+            masks = list(np.broadcast_arrays(*masks)) if _fit_together(masks) else masks
         if len({mask.shape for mask in masks}) > 1:
             shapes = " and ".join(str(mask.shape) for mask in masks)
             raise DataError(f"{self.path}: mask and bad_pixels have shapes {shapes}, both need that of one pattern")
@@ -261,6 +264,10 @@ class _Members:
             self.notes.append(f"_metadata can't be read without running it and is ignored ({type(error).__name__})")
             return None
         return photons if 0 < photons < math.inf else None
+
+
+def _fit_together(masks: list[np.ndarray]) -> bool:
+    return len({mask.shape[-2:] for mask in masks}) == 1
 
 
 def _as_stack(patterns: np.ndarray, n_positions: int) -> np.ndarray:
