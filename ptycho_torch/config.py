@@ -104,7 +104,39 @@ class ScanSettings(Config):
     )
 
 
-class TrainConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings):
+Flip = Literal["x", "y", "xy"]
+
+
+class GeometrySettings(Config):
+    flip: Flip | None = setting(None, "mirror the positions", group="input")
+    swap_axes: bool = setting(
+        False, "take x for y of the positions, before they are mirrored", group="input", flags=("--swap-axes",)
+    )
+    flip_detector: Flip | None = setting(
+        None, "mirror the patterns, but not the probe", group="input", flags=("--flip-detector",)
+    )
+    transpose_detector: bool = setting(
+        False, "transpose the patterns, before they are mirrored", group="input", flags=("--transpose-detector",)
+    )
+    frame_lag: str | None = setting(
+        None,
+        "K or K@J: pattern j was taken at position j + K, for all j from J on",
+        group="input",
+        flags=("--frame-lag",),
+    )
+    position_unit: Literal["px", "m", "mm", "um", "nm", "angstrom"] | None = setting(
+        None,
+        "unit of the positions; lengths need pixel_size_m in the file (default: object pixels, where they can be)",
+        group="input",
+        flags=("--position-unit",),
+    )
+
+    def geometry(self) -> dict[str, Any]:
+        """What `turned` takes."""
+        return {name: getattr(self, name) for name in GeometrySettings.model_fields}
+
+
+class TrainConfig(ScanSettings, GeometrySettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings):
     """Train a network on the patterns and positions of a scan, and write a bundle."""
 
     example: ClassVar[str] = "ptycho-torch train --train_data_file scan.npz --output_dir model --max_epochs 50"
@@ -299,7 +331,9 @@ class RefinementSettings(Config):
         return self
 
 
-class InferenceConfig(ScanSettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings, RefinementSettings):
+class InferenceConfig(
+    ScanSettings, GeometrySettings, DeviceSettings, StatisticsSettings, ProbeMaskSettings, RefinementSettings
+):
     """Reconstruct a scan with a trained bundle or the pretrained network; writes the object, images and a report."""
 
     example: ClassVar[str] = (

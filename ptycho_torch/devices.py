@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -29,6 +30,15 @@ def resolve_device(accelerator: str, device: str | None = None) -> torch.device:
     if wanted == "auto" and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def available_bytes() -> float:
+    """Main memory that is free for use, by the system's own estimate; infinite where it gives none."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(1024.0 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return math.inf
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from ptycho_torch.types import Reconstruction, check_finite
 from ptycho_torch.verdict.beam import with_settled_drift
 from ptycho_torch.verdict.doctors import diagnose as diagnosis_of
 from ptycho_torch.verdict.figures import Figures, figures_of
+from ptycho_torch.verdict.geometry import with_settled_centre, with_settled_geometry
 from ptycho_torch.verdict.judge import judged, shows_an_object
 
 MOST_MODES = 8
@@ -243,6 +244,7 @@ def _reconstruct(
     on_step: OnStep | None,
     say: Callable[[str], object],
 ) -> Reconstruction:
+    scan = with_settled_geometry(scan)
     given = scan
     if options.probe_from == "patterns":
         scan = with_probe_from_patterns(scan, device=device, say=say, on_step=on_step)
@@ -250,7 +252,7 @@ def _reconstruct(
     scan = predictor.in_photons(_matched(scan, predictor, options))
     for note in (*scan.describe(), *predictor.notes):
         say(note)
-    scan = with_settled_drift(scan, device=device, say=say)
+    scan = with_settled_drift(with_settled_centre(scan, device=device, say=say), device=device, say=say)
     before = scan
     chosen, unknowns = _chosen(predictor, scan, options), _unknowns(options, scan)
     holds_out = predictor.group_size == 1 and (options.refine is not None or predictor.is_general)

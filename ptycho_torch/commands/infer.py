@@ -12,6 +12,7 @@ import torch
 from ptycho_torch.commands import command_line
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.geometry import turned
 from ptycho_torch.data.grouping import central_groups
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
@@ -37,6 +38,7 @@ def infer(config: InferenceConfig) -> Reconstruction:
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
     scan = read_scan(config.test_data, domain=config.measurement_domain, trust_detector=config.trust_detector)
+    scan = turned(scan, **config.geometry())
     _check_writable(config.output_dir)
     with ProgressLine(quiet=config.quiet) as progress:
         result = reconstruct(

@@ -52,6 +52,7 @@ class Scan:
     valid_values: np.ndarray | None = None  # bool [n, N, N], True = measured, where single values were not
     intensities: np.ndarray | None = None  # float32 [n], of the beam in each pattern over its usual one; `counts` are
     # divided by those above one, the probe is weaker by those below one; None: all one
+    position_unit: str = ""  # px where the unit of the positions is known, or nothing
     drift: np.ndarray | None = None  # float32 [n], what the intensities are if a trend of the light is the beam's
     notes: tuple[str, ...] = ()
 
@@ -80,7 +81,11 @@ class Scan:
         """
         if domain is not None and domain not in get_args(Domain):
             raise UsageError(f"the measurement domain is {domain!r}: counts or amplitude is needed")
-        stack, modes, obj = np.asarray(patterns), as_modes(probe), None if obj is None else np.asarray(obj)
+        stack, modes, obj = (
+            np.asarray(patterns),
+            as_modes(probe, np.shape(patterns)[-1:]),
+            None if obj is None else np.asarray(obj),
+        )
         good = np.ones(stack.shape[-2:], bool) if valid is None else np.asarray(valid, bool)
         values: np.ndarray | None = None
         if good.ndim == 3 and good.shape == stack.shape:
@@ -288,11 +293,14 @@ class Scan:
         return (f"{name[1]}: " + "; ".join(f"{what}: {value}" for what, value in facts), *self.notes)
 
 
-def as_modes(probe: ArrayLike | None) -> np.ndarray | None:
-    """A probe [N, N], [N, N, 1] or [mode, N, N], real or complex, as complex64 [mode, N, N]."""
+def as_modes(probe: ArrayLike | None, side: tuple[int, ...] = ()) -> np.ndarray | None:
+    """A probe as complex64 [mode, N, N], real or complex: [N, N], [mode, N, N], [N, N, mode] with N the `side` of the
+    patterns, and [k, mode, N, N], of which the first k is taken."""
     if probe is None:
         return None
     modes = np.asarray(probe)
-    if modes.ndim == 3 and modes.shape[-1] == 1:
-        modes = modes[..., 0]
+    while modes.ndim > 3:
+        modes = modes[0]
+    if modes.ndim == 3 and (modes.shape[-1] == 1 or modes.shape[:2] == side * 2 != modes.shape[1:]):
+        modes = np.moveaxis(modes, -1, 0)
     return (modes[None] if modes.ndim == 2 else modes).astype(np.complex64)

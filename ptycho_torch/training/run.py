@@ -22,6 +22,7 @@ from ptycho_torch import __version__
 from ptycho_torch.bundle import check_destination, write_bundle
 from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.geometry import turned
 from ptycho_torch.data.grouping import central_groups, split_by_position
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import own_switches, resolve_device
@@ -36,6 +37,7 @@ from ptycho_torch.report import one_line
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels
 from ptycho_torch.scale import IntensityScale, closed_form, norm_of
 from ptycho_torch.training.regions import Anchors, Regions, as_loader, spread_anchors
+from ptycho_torch.verdict.geometry import with_settled_geometry
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -61,15 +63,19 @@ def train(config: TrainConfig) -> Path:
         check_destination(config.output_dir)
         _check_no_links(config.output_dir)
         say = ProgressLine(quiet=config.quiet).say
-        scan = read_scan(config.train_data_file, domain=config.measurement_domain, trust_detector=config.trust_detector)
+        scan = _read(config.train_data_file, config)
         test = None
         if config.test_data_file is not None:
-            test = read_scan(
-                config.test_data_file, domain=config.measurement_domain, trust_detector=config.trust_detector
-            )
+            test = _read(config.test_data_file, config)
         trained = _train(scan, test, config, device, say)
     print(one_line(trained.scale, f"bundle {trained.bundle}", misfit=trained.misfit))
     return trained.bundle
+
+
+def _read(path: Path, config: TrainConfig) -> Scan:
+    """The scan in a file, in the geometry that the settings give and that can be."""
+    scan = read_scan(path, domain=config.measurement_domain, trust_detector=config.trust_detector)
+    return with_settled_geometry(turned(scan, **config.geometry()))
 
 
 def train_scan(

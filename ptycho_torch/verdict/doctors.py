@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ptycho_torch.data.geometry import neighbour_distance
 from ptycho_torch.data.grouping import compact_region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.refinement.state import OBJECT_ONLY, Unknowns
@@ -25,7 +26,7 @@ from ptycho_torch.types import Reason
 from ptycho_torch.verdict import detector, hypotheses
 from ptycho_torch.verdict.causes import Cause
 from ptycho_torch.verdict.lost_frame import find_lost_frame
-from ptycho_torch.verdict.trials import Hypothesis, Trial, as_given, misfits_of, neighbour_distance, trial
+from ptycho_torch.verdict.trials import Hypothesis, Trial, as_given, misfits_of, trial
 
 PIXELS, FEWEST, MOST = 2**19, 64, 256
 """Pixels of the patterns of a trial, and the number of patterns: 128 of 64 x 64."""

@@ -77,7 +77,7 @@ class Figures:
     @property
     def r_over_floor(self) -> float:
         """R over that of photon noise alone."""
-        return math.sqrt(self.misfit.sum() / self.floor.sum())
+        return math.sqrt(self.misfit.sum() / max(self.floor.sum(), 1e-30))
 
     @property
     def r_over_null(self) -> float:
@@ -97,7 +97,7 @@ class Figures:
     @property
     def null_over_floor(self) -> float:
         """R of the model without object over that of photon noise alone."""
-        return math.sqrt(self.null_misfit / self.floor.sum())
+        return math.sqrt(max(self.null_misfit, 0.0) / max(self.floor.sum(), 1e-30))
 
     @property
     def explained(self) -> Gain:

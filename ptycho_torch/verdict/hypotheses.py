@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from ptycho_torch.data.geometry import (
+    UNITS_M,
+    Orientation,
+    neighbour_distance,
+    with_patterns_turned,
+    with_positions_turned,
+)
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.forward import Forward
 from ptycho_torch.physics.probe import probe_radius
 from ptycho_torch.verdict.causes import Cause
-from ptycho_torch.verdict.trials import Hypothesis, as_given, neighbour_distance
+from ptycho_torch.verdict.trials import Hypothesis, as_given
 
 REFOCUSED = (0.1, -0.1, 0.2, -0.2, 0.3, -0.3, 0.45, -0.45, 0.6, -0.6)
 """Changes of the defocus that are tried: the width of a focused probe after them, over N."""
 LAGS = (-1, 1, -2, 2, -3, 3)
-UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
-"""What --position-unit takes."""
 OVERLAPS = (0.03, 0.6)
 """The distance of neighbours over the diameter of the probe (four root-mean-square radii) in scans that can be
 reconstructed."""
@@ -29,31 +34,6 @@ ANGLE_STEP = 10
 """Degrees between two angles of the coarse search."""
 SAME = 0.98
 """Two probes with this normalised product are the same."""
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """Axes swapped or not, then flipped along y, x, or both."""
-
-    swap: bool
-    flips: tuple[bool, bool]  # y, x
-
-    @property
-    def flip_name(self) -> str:
-        """x, y, xy, or nothing."""
-        return {(False, False): "", (True, False): "y", (False, True): "x", (True, True): "xy"}[self.flips]
-
-    def of_positions(self, positions: np.ndarray) -> np.ndarray:
-        """Positions `[n, 2]`, flipped about zero."""
-        turned = positions[:, ::-1] if self.swap else positions
-        return np.ascontiguousarray(turned * np.where(self.flips, -1.0, 1.0))
-
-    def of_images(self, images: np.ndarray) -> np.ndarray:
-        """Images `[…, N, N]`, flipped about index N//2."""
-        turned = images.swapaxes(-1, -2) if self.swap else images
-        axes = tuple(axis for axis, flips in zip((-2, -1), self.flips, strict=True) if flips)
-        even = images.shape[-1] % 2 == 0
-        return np.roll(np.flip(turned, axes), (1,) * len(axes), axes) if even else np.flip(turned, axes)
 
 
 ORIENTATIONS = tuple(
@@ -77,14 +57,14 @@ def orientations(scan: Scan) -> Iterator[Hypothesis]:
     for turn in ORIENTATIONS:
         words = ["--swap-axes"] * turn.swap + [f"--flip {turn.flip_name}"] * bool(turn.flip_name)
         name = ", ".join(["swap axes"] * turn.swap + [f"flip {turn.flip_name}"] * bool(turn.flip_name))
-        yield Hypothesis(Cause(name), _doing(name), " ".join(words), _with_positions(turn.of_positions))
+        yield Hypothesis(Cause(name), _doing(name), " ".join(words), _turned(with_positions_turned, turn))
     for turn in ORIENTATIONS:
         if _is_same(scan.probe, turn.of_images(scan.probe)):
             continue
         words = ["--transpose-detector"] * turn.swap + [f"--flip-detector {turn.flip_name}"] * bool(turn.flip_name)
         parts = ["transpose detector"] * turn.swap + [f"flip detector {turn.flip_name}"] * bool(turn.flip_name)
         name = ", ".join(parts)
-        yield Hypothesis(Cause(name), _doing(name), " ".join(words), _with_patterns(turn.of_images))
+        yield Hypothesis(Cause(name), _doing(name), " ".join(words), _turned(with_patterns_turned, turn))
 
 
 def lags(scan: Scan, chosen: np.ndarray) -> Iterator[Hypothesis]:
@@ -222,6 +202,10 @@ def rotations() -> Iterator[Hypothesis]:
         yield from (rotation_of(angle), rotation_of(-angle))
 
 
+def _turned(how: Callable[[Scan, Orientation], Scan], turn: Orientation) -> Callable[[Scan, np.ndarray], Scan]:
+    return lambda scan, chosen: how(scan.subset(chosen), turn)
+
+
 def _with_positions(move: Callable[[np.ndarray], np.ndarray]) -> Callable[[Scan, np.ndarray], Scan]:
     def change(scan: Scan, chosen: np.ndarray) -> Scan:
         part = scan.subset(chosen)
@@ -233,7 +217,8 @@ def _with_positions(move: Callable[[np.ndarray], np.ndarray]) -> Callable[[Scan,
 def _with_patterns(turn: Callable[[np.ndarray], np.ndarray]) -> Callable[[Scan, np.ndarray], Scan]:
     def change(scan: Scan, chosen: np.ndarray) -> Scan:
         part = as_given(scan, chosen)
-        return replace(part, patterns=turn(part.patterns), valid=turn(part.valid))
+        values = None if part.valid_values is None else turn(part.valid_values)
+        return replace(part, patterns=turn(part.patterns), valid=turn(part.valid), valid_values=values)
 
     return change
 

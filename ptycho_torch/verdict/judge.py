@@ -31,8 +31,12 @@ class Thresholds:
     structured: float = 5.0
     """Standard errors by which unused pixels of such patterns are explained worse than by their mean, in noise that is
     reconstructed: 12 and more; an empty field of view 0–2."""
-    below_noise: float = 0.7
-    """R over that of photon noise below which the patterns are no photon counts. Right 0.9–1.02: fitted noise."""
+    below_noise: float = 0.8
+    """R over that of photon noise below which the patterns are no photon counts, or too few. Right 0.9–1.02."""
+    determined: float = 2.0
+    """Patterns that illuminate an object pixel from which on they aren't too few …"""
+    fewest: int = 16
+    """… and patterns at all."""
     patterns_per_pixel: float = 0.8
     """Patterns that illuminate an object pixel: with 0.7, the object correlates to 0.96 with the truth, with 0.88 and
     more to 0.997."""
@@ -101,6 +105,11 @@ def as_numbers(figures: Figures) -> dict[str, float]:
 
 def _found(figures: Figures, limits: Thresholds) -> Iterator[tuple[Status, Reason]]:
     """What speaks against a result, each with the status that it leaves."""
+    few = figures.patterns_per_pixel < limits.determined or len(figures.photons) < limits.fewest
+    if figures.r_over_floor < limits.below_noise and few:
+        text = "the patterns are explained better than photon noise allows: too few of them determine the object"
+        yield "doubtful", Reason(text, way_out="more patterns, or more overlap")
+        return
     if figures.r_over_floor < limits.below_noise:
         text = "the misfit is less than photon noise allows: the patterns are no photon counts"
         yield "doubtful", Reason(text, Cause.COUNTS, "patterns in photons, by the gain of the detector")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptycho_torch.data.geometry import neighbour_distance
 from ptycho_torch.data.held_out import ONE_IN, ValidationSet
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
@@ -112,12 +113,3 @@ def _drawn_together(scan: Scan) -> Scan:
     """The scan, its positions drawn together where even the nearest of them are too far apart to share light."""
     step, widest = neighbour_distance(scan.positions), APART * scan.n
     return scan if step <= widest else replace(scan, positions=scan.positions * (widest / step))
-
-
-def neighbour_distance(positions: np.ndarray) -> float:
-    """The median distance of a position to the nearest one at another place, in the unit of the positions."""
-    distances = np.hypot(*(positions[:, None] - positions[None]).transpose(2, 0, 1))
-    distances[distances == 0] = np.inf
-    nearest = distances.min(1)
-    nearest = nearest[np.isfinite(nearest)]
-    return float(np.median(nearest)) if len(nearest) else 0.0
