@@ -103,10 +103,7 @@ class Reconstruction:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Reconstruction:
-        """The reconstruction in a .npz or .h5 file that `save` has written; DataError where it holds none.
-
-        Scores and provenance are in .h5 only.
-        """
+        """The reconstruction in a .npz or .h5 file that `save` has written; DataError where it holds none."""
         from ptycho_torch.report.results import read_reconstruction
 
         return read_reconstruction(Path(path))
@@ -114,7 +111,7 @@ class Reconstruction:
     def save(self, path: str | Path) -> None:
         """Write a file, whole or not at all, in the format of its suffix.
 
-        .npz: the arrays. .h5: the same as plain datasets with their units, scores and provenance. .tif: amplitude and
+        .npz: the arrays, scores and provenance. .h5: the same as plain datasets with their units. .tif: amplitude and
         phase [rad], float32 pages. Raises UsageError for any other suffix.
         """
         from ptycho_torch.report.results import save_reconstruction

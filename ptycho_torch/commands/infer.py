@@ -131,7 +131,7 @@ def _write(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
     folder, scores, made_by = config.output_dir, result.scores, result.provenance
     scale = IntensityScale.from_dict(made_by["intensity_scale"])
     result.save(folder / "reconstruction.npz")
-    write_json(folder / "metrics.json", {**scores, "intensity_scale": scale.as_dict()})
+    write_json(folder / "metrics.json", {**scores, "intensity_scale": scale.as_dict(), "made_by": made_by})
     write_images(folder, result)
     write_steps(folder, result)
     if config.log_patch_stats:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from ptycho_torch.data.scan import Scan
@@ -211,8 +212,31 @@ def remarks(scan: Scan) -> tuple[str, ...]:
 CONCENTRATED = 0.3
 """Least first Fourier component of the profiles of a probe, over their sum, that has a centre: a Gaussian of N/4
 standard deviation has 0.29, evenly filled arrays 0."""
+EMPTY, EMPTY_PX = 30.0, 2**22
+"""A canvas is mostly empty where it has this many times the pixels of all patterns together, and that many at least."""
 CANVAS_BYTES = 160
 """Memory for a pixel of the canvas in a refinement: object, momenta, means, illumination of each subset."""
+
+
+def largest_island(scan: Scan) -> Scan:
+    """The scan; where its canvas would be mostly empty, only the most patterns that are linked by shared light, if they
+    are half of all, with a note that names the others."""
+    extent = np.ptp(scan.positions, axis=0) + scan.n
+    area = float(extent.prod())
+    if area <= max(EMPTY_PX, EMPTY * len(scan) * scan.n**2):
+        return scan
+    pairs = cKDTree(scan.positions).sparse_distance_matrix(cKDTree(scan.positions), scan.n)
+    _, islands = connected_components(pairs, directed=False)
+    sizes = np.bincount(islands)
+    kept = islands == sizes.argmax()
+    if kept.all() or kept.mean() < 0.5:
+        return scan
+    others = np.flatnonzero(~kept)
+    names = ", ".join(map(str, others[:4])) + (", …" if len(others) > 4 else "")
+    lost = f"{len(others)} of {len(scan)} patterns ({names})"
+    note = f"{lost} lie far from the others: left out; they are a scan of their own"
+    island = scan.subset(np.flatnonzero(kept))
+    return replace(island, notes=(*scan.notes, note))
 
 
 def check_canvas(scan: Scan, *, available_bytes: float) -> None:

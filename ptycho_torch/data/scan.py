@@ -23,6 +23,8 @@ FRESNEL_LENGTHS = ("propagation_distance_m", "wavelength_m", "pixel_size_m")
 """What Fresnel propagation is computed from."""
 
 
+LIGHT = (1e-12, 1e15)
+"""Counts of a pattern that single precision can hold, with their squares."""
 PROBE_UNITS = ("sqrt(photons)", "arbitrary")
 """What a file may declare as the unit of its probe."""
 
@@ -120,9 +122,22 @@ class Scan:
             propagation=propagation,
             **known,
         )
+        scan._check_light()
         if not trust_detector:
             scan = replace(scan, notes=(*scan.notes, *said))._without_what_is_no_count()
         return scan.with_guessed_probe() if modes is None else scan
+
+    def _check_light(self) -> None:
+        """DataError where single precision can't hold what is computed from these counts."""
+        some = np.unique(np.linspace(0, len(self) - 1, 64).astype(int))
+        with np.errstate(over="ignore"):
+            photons = self.mean_photons(some)
+        low, high = LIGHT
+        if not (photons == 0 or low <= photons <= high):
+            raise DataError(
+                f"{self.source}: the patterns hold {photons:.3g} counts on average, {low:g} to {high:g} are needed; "
+                "multiply them by a constant"
+            )
 
     def _without_what_is_no_count(self) -> Scan:
         """This scan without the pixels, values and frames that a survey of the detector finds."""

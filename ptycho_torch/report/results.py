@@ -206,7 +206,9 @@ def _from_arrays(arrays: dict[str, np.ndarray], records: dict[str, Any], path: P
 
 
 def _write_npz(reconstruction: Reconstruction, path: Path) -> None:
-    np.savez(path, **_arrays_of(reconstruction))  # type: ignore[arg-type]
+    scores = {name: value for name, value in reconstruction.scores.items() if name != "timing"}  # equal in equal runs
+    records = {"scores": np.array(as_json(scores)), "provenance": np.array(as_json(reconstruction.provenance))}
+    np.savez(path, **_arrays_of(reconstruction), **records)  # type: ignore[arg-type]
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -214,7 +216,8 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         file = np.load(opened, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array, no archive")
-        return {name: file[name] for name in ARRAYS if name in file.files}, {}
+        records = {name: json.loads(str(file[name][()])) for name in RECORDS if name in file.files}
+        return {name: file[name] for name in ARRAYS if name in file.files}, records
 
 
 def _write_h5(reconstruction: Reconstruction, path: Path) -> None:

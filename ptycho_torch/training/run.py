@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from ptycho_torch.bundle import check_destination, write_bundle
 from ptycho_torch.config import TrainConfig
 from ptycho_torch.data.formats import read_scan
 from ptycho_torch.data.geometry import turned
-from ptycho_torch.data.grouping import central_groups, split_by_position
+from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours, split_by_position
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import own_switches, resolve_device
 from ptycho_torch.errors import DataError, UsageError
@@ -37,6 +38,7 @@ from ptycho_torch.report import one_line
 from ptycho_torch.report.patch_statistics import StatisticsRecorder, illuminated_pixels
 from ptycho_torch.scale import IntensityScale, closed_form, norm_of
 from ptycho_torch.training.regions import Anchors, Regions, as_loader, spread_anchors
+from ptycho_torch.verdict.figures import figures_of
 from ptycho_torch.verdict.geometry import with_settled_geometry
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from ptycho_torch.training.lightning import LightningPtycho
 
 VALIDATION_REGIONS = 8
+JUDGED = 128
+"""Patterns on which a trained network is compared with none."""
 LAST_CHECKPOINT = "last.ckpt"
 LOG_NAME = "training_log.jsonl"
 
@@ -167,7 +171,26 @@ def _train(
     bundle = _write_bundle(model, scan, scale, config, trainer)
     if config.log_patch_stats:
         _log_patch_statistics(model, regions, config)
+    _warn_if_useless(load_model(bundle), scan)
     return _Trained(bundle, scale, _misfit(trainer, config))
+
+
+def _warn_if_useless(trained: Predictor, scan: Scan) -> None:
+    """A warning where the object of a network explains its own scan no better than a model without object."""
+    chosen = central_region(scan.positions, min(len(scan), JUDGED))
+    if trained.group_size > 1:
+        chosen = chosen[group_neighbours(scan.positions[chosen], trained.group_size).reshape(-1)]
+    scan = trained.in_photons(scan)
+    with torch.inference_mode():
+        region = trained.region(scan, chosen)
+        found = figures_of(trained.model(region), region)
+    if not found.r_over_null < 1:
+        print(
+            f"warning: the trained network is worse than none: its misfit is {found.r_over_null:.3g} x that of a model "
+            "without object; train longer or with a smaller --learning-rate, or use the pretrained network",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _misfit(trainer: pl.Trainer, config: TrainConfig) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ptycho_torch.data.geometry import check_canvas, in_pixels, remarks, with_probe_centred
+from ptycho_torch.data.geometry import check_canvas, in_pixels, largest_island, remarks, with_probe_centred
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import available_bytes
 from ptycho_torch.verdict import hypotheses
@@ -24,7 +24,7 @@ AS_GIVEN = Hypothesis(Cause.CENTRE, "the patterns as they are", "", as_given)
 def with_settled_geometry(scan: Scan) -> Scan:
     """The scan with positions in object pixels and a centred probe, and notes about both; DataError where the positions
     can't be, or where the canvas does not fit into memory."""
-    scan = with_probe_centred(in_pixels(scan))
+    scan = largest_island(with_probe_centred(in_pixels(scan)))
     check_canvas(scan, available_bytes=SHARE * available_bytes())
     return replace(scan, notes=(*scan.notes, *remarks(scan)))
 

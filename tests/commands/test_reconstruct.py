@@ -239,10 +239,10 @@ def test_a_reconstruction_comes_back_from_a_file(suffix: str, result: pt.Reconst
             assert value.dtype == other.dtype and np.array_equal(value, other), name
         elif name not in ("scores", "provenance", "verdict", "examples"):
             assert value == other, name
-    if suffix == ".h5":
-        assert again.provenance == json.loads(json.dumps(result.provenance))
-        assert again.scores["misfit_R"] == result.scores["misfit_R"]
-        assert repr(again) == repr(result)
+    assert again.provenance == json.loads(json.dumps(result.provenance))
+    assert again.scores["misfit_R"] == result.scores["misfit_R"]
+    assert again.verdict is not None and again.verdict.status == result.verdict.status
+    assert repr(again) == repr(result)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 

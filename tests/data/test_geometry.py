@@ -12,6 +12,7 @@ from ptycho_torch.data.geometry import (
     Orientation,
     check_canvas,
     in_pixels,
+    largest_island,
     remarks,
     turned,
     with_patterns_turned,
@@ -103,7 +104,16 @@ def test_a_canvas_beyond_memory_is_refused_and_the_farthest_pattern_named(scan: 
         check_canvas(replace(scan, positions=positions), available_bytes=1e9)
     assert "\n" not in str(refused.value)
     with pytest.raises(DataError, match="GB"):
-        pt.reconstruct(replace(scan, positions=positions * 1e3))
+        pt.reconstruct(replace(scan, positions=scan.positions * 1e4))
+
+
+def test_patterns_far_from_the_others_are_left_out_and_named(scan: Scan) -> None:
+    positions = scan.positions.copy()
+    positions[[17, 30]] += 1e6
+    island = largest_island(replace(scan, positions=positions))
+    assert len(island) == len(scan) - 2 and "2 of 120 patterns (17, 30)" in island.notes[-1]
+    assert largest_island(scan) is scan
+    assert np.isfinite(pt.reconstruct(replace(scan, positions=positions), refine=1).object).all()
 
 
 def test_what_positions_cannot_tell_is_said(scan: Scan) -> None:

@@ -85,7 +85,7 @@ def test_infer_writes_the_same_from_a_gpu(scan_file: Path, tmp_path: Path):
         assert run(*words, "--accelerator", "gpu", "--output_dir", there, "--debug-dump", there / "dump") == 0
     with np.load(here / "reconstruction.npz") as expected, np.load(there / "reconstruction.npz") as found:
         assert set(expected) == set(found)
-        for name in expected:
+        for name in set(expected) - {"scores", "provenance"}:  # texts
             assert np.allclose(found[name], expected[name], rtol=1e-4, atol=1e-4, equal_nan=True), name
 
 
