@@ -32,6 +32,8 @@ FAR_FIELD_ONLY = (
 """The note for a near-field scan with the pretrained network."""
 RECONSTRUCTION = "reconstruction"
 """The kind of a predictor whose object is given."""
+LARGEST_OPTION = 1024
+"""Of the numbers that describe a network: a forged bundle asks for no more memory than its weights fill."""
 STATISTICS_SIZE = 64
 """Patterns per group in patch statistics, where no training has set it."""
 
@@ -154,6 +156,11 @@ def load_model(path: str | Path) -> Predictor:
                 f"{bundle.path}: network {name!r} is unknown here; one of {', '.join(NETWORKS)} is needed"
             )
         scale = IntensityScale.from_dict(bundle.params["intensity_scale"])
+        sizes = {key: value for key, value in options.items() if isinstance(value, int) and value > LARGEST_OPTION}
+        if sizes:
+            raise BundleError(
+                f"{bundle.path}: its network has {sizes}, at most {LARGEST_OPTION} of each can be; train again"
+            )
         network = build_network(name, **options)
         network.load_state_dict(bundle.weights)
         settings = bundle.params["config"]

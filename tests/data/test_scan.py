@@ -424,3 +424,26 @@ def test_measured_scans(name, n, size):
     scan = read_scan(path)
     assert (len(scan), scan.n, scan.domain, scan.notes) == (n, size, "amplitude", ())
     assert scan.obj is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("measurement_domain", np.zeros(10_000_000)),
+        ("mask", np.zeros((100, 1000, 1000), np.uint8)),
+        ("xcoords", np.zeros(10_000_000)),
+    ],
+)
+def test_a_small_file_that_unpacks_to_much_is_refused_before_it_does(
+    tmp_path: Path, key: str, value: np.ndarray
+) -> None:
+    arrays = {
+        "diff3d": np.ones((6, 16, 16), np.float32),
+        "xcoords": np.arange(6.0),
+        "ycoords": np.arange(6.0),
+        key: value,
+    }
+    np.savez_compressed(tmp_path / "scan.npz", **arrays)
+    assert (tmp_path / "scan.npz").stat().st_size < 2e5
+    with pytest.raises(DataError, match=f"{key} takes .* MB"):
+        read_scan(tmp_path / "scan.npz")

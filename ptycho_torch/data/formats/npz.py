@@ -27,6 +27,9 @@ name = "NPZ"
 
 PATTERN_KEYS = ("diff3d", "diffraction")
 METADATA_BYTES = 2**20
+SMALL_BYTES, LARGEST = 2**26, 16
+"""Most of a text or a number, which may be stored once for each pattern; and of any other member, in sizes of the
+patterns. The archive tells before a member is unpacked."""
 DAMAGED = (
     OSError,
     ValueError,
@@ -167,7 +170,11 @@ class _Members:
             there = ", ".join(self.keys) or "no arrays"
             raise DataError(f"{self.path}: no {', no '.join(missing)}: a scan needs them, the file holds {there}")
 
-    def _array(self, key: str) -> np.ndarray:
+    def _array(self, key: str, *, most_bytes: float = math.inf) -> np.ndarray:
+        size = self.archive.getinfo(f"{key}.npy").file_size
+        if size > most_bytes:
+            found = f"{key} takes {size / 1e6:.3g} MB, at most {most_bytes / 1e6:.3g} MB can be right"
+            raise DataError(f"{self.path}: {found}: store it again, or leave it out")
         try:
             with self.archive.open(f"{key}.npy") as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
@@ -182,6 +189,10 @@ class _Members:
             raise self._damaged(key, error) from None
         return self._array(key) if stored is None else stored
 
+    def _pattern_bytes(self) -> int:
+        """The size of the patterns, unpacked."""
+        return self.archive.getinfo(f"{next(key for key in PATTERN_KEYS if key in self.keys)}.npy").file_size
+
     def _damaged(self, key: str, error: Exception) -> DataError:
         if "Object arrays" in str(error):
             return DataError(f"{self.path}: {key} is a pickled object, which is never run: store numbers")
@@ -189,7 +200,7 @@ class _Members:
         return DataError(f"{self.path}: {key} is cut short or damaged ({reason}): copy the file again")
 
     def _numbers(self, key: str) -> np.ndarray:
-        values = self._array(key)
+        values = self._array(key, most_bytes=max(SMALL_BYTES, LARGEST * self._pattern_bytes()))
         if values.dtype.kind not in "buifc":
             raise DataError(f"{self.path}: {key} is of type {values.dtype}, numbers are needed")
         return values
@@ -227,7 +238,7 @@ class _Members:
     def _positive(self, *keys: str) -> float | None:
         for key in keys:
             if key in self.keys:
-                values = self._array(key).ravel()
+                values = self._array(key, most_bytes=SMALL_BYTES).ravel()
                 single = values.dtype.kind in "uif" and len(values) and (values == values[0]).all()
                 if single and 0 < values[0] < math.inf:
                     return float(values[0])
@@ -235,7 +246,9 @@ class _Members:
 
     def _word(self, key: str) -> str:
         """The text in a member, in small letters; empty where there is none."""
-        return "".join(self._array(key).astype(str).ravel()).strip().lower() if key in self.keys else ""
+        if key not in self.keys:
+            return ""
+        return "".join(self._array(key, most_bytes=SMALL_BYTES).astype(str).ravel()).strip().lower()
 
     def _declared_domain(self) -> Domain:
         declared = self._word("measurement_domain")
