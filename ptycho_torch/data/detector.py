@@ -29,6 +29,8 @@ STEADY = 0.9
 """Share of the patterns with such values from which on a pixel is hot."""
 OFTEN = (2, 0.01)
 """… and number and share of the patterns from which on it flickers; fewer are cosmic rays."""
+FEW = 4
+"""Brightest values of a frame that are left out of its light until it is known whether they are counts."""
 RARE_VALUES, RARE_PIXELS = 2e-4, 0.01
 """Shares of values and of flickering pixels from which on they are light: single photons, in units of a gain."""
 LIT_PHOTONS = 200.0
@@ -138,17 +140,20 @@ class _Light:
     domain: Domain
     mean: np.ndarray  # float64 [N, N], counts
     most: np.ndarray  # float64 [N, N], the largest count of each pixel
-    totals: np.ndarray  # float64 [n], counts of each frame on valid pixels, but for the largest, which may be no light
+    totals: np.ndarray  # float64 [n], counts of each frame on valid pixels
+    most_of_it: np.ndarray  # float64 [n], the same but for the `FEW` largest values, which may be no counts
     quantum: float = np.inf  # the smallest count above zero
 
     @classmethod
     def of(cls, patterns: np.ndarray, valid: np.ndarray, domain: Domain) -> _Light:
         shape = patterns.shape[1:]
-        light = cls(patterns, domain, np.zeros(shape), np.zeros(shape), np.zeros(len(patterns)))
+        light = cls(patterns, domain, np.zeros(shape), np.zeros(shape), *np.zeros((2, len(patterns))))
         for part in chunks(len(patterns), patterns[0].size):
             counts = light.counts(part)
             seen = counts[:, valid]
-            light.totals[part] = seen.sum(axis=1, dtype=np.float64) - seen.max(axis=1)
+            brightest = np.partition(seen, -FEW, axis=1)[:, -FEW:] if seen.shape[1] > FEW else seen
+            light.totals[part] = seen.sum(axis=1, dtype=np.float64)
+            light.most_of_it[part] = light.totals[part] - brightest.sum(axis=1, dtype=np.float64)
             light.quantum = min(light.quantum, float(seen.min(where=seen > 0, initial=np.inf)))
             light.mean += counts.sum(axis=0, dtype=np.float64)
             np.maximum(light.most, counts.max(axis=0), out=light.most)
@@ -187,19 +192,19 @@ def _right_way_up(found: Findings, light: _Light) -> None:
 def _spikes(found: Findings, light: _Light, beam: np.ndarray | None) -> None:
     """Hot and flickering pixels, and single values by cosmic rays."""
     n, least = len(light.patterns), SPIKE_PHOTONS * max(1.0, light.quantum)
-    around = _ranked_neighbour(np.where(found.valid, light.mean, 0), 3)
+    around = _ranked_neighbour(np.where(found.valid, light.mean, np.inf), 3)  # beside a gap, nothing is known
     suspects = found.valid & (light.most > least + SPIKE * around)
     if beam is not None:
         suspects &= ~(beam > 5 * _ranked_neighbour(beam, 3))
     else:
         middle = slice(len(found.valid) // 2 - 1, len(found.valid) // 2 + 2)
         suspects[middle, middle] = False
-    brightness = np.maximum(light.totals / max(float(np.median(light.totals)), 1e-30), 1)
+    brightness = np.maximum(light.most_of_it / max(float(np.median(light.most_of_it)), 1e-30), 1)
     hot, flickering = np.zeros((2, *found.valid.shape), bool)
     single: list[tuple[np.ndarray, int, int]] = []
     for y, x in np.argwhere(suspects):
         rows, columns = (slice(max(0, at - 1), at + 2) for at in (y, x))
-        box = light.counts(slice(None), rows, columns) * found.valid[rows, columns]
+        box = np.where(found.valid[rows, columns], light.counts(slice(None), rows, columns), np.inf)
         own = light.counts(slice(None), int(y), int(x))
         box[:, y - rows.start, x - columns.start] = 0
         third = np.sort(box.reshape(n, -1), axis=1)[:, -3]

@@ -119,6 +119,19 @@ def test_a_fault_is_said_and_costs_little(name: str, clean: Scan) -> None:
     assert likeness(pt.reconstruct(scan, refine=8), pt.reconstruct(clean, refine=8)) > 0.99
 
 
+def test_two_rays_in_one_pattern_are_no_bright_frame(clean: Scan) -> None:
+    counts = counts_of(clean)
+    counts[40, 5, 5], counts[40, 20, 25] = 1e6, 2e6
+    scan = given(clean, counts)
+    assert scan.intensities is None and "2 single values" in scan.notes[0] and len(scan.notes) == 1
+
+
+def test_light_beside_a_gap_is_no_hot_pixel(clean: Scan) -> None:
+    mask = np.ones((32, 32), bool)
+    mask[15:19, 10:22] = False
+    assert not given(clean, counts_of(clean), valid=mask).notes
+
+
 def test_a_trusted_detector_is_not_looked_at(clean: Scan) -> None:
     scan = given(clean, with_hot_pixels(counts_of(clean)), trust_detector=True)
     assert scan.valid.all() and scan.valid_values is None and not scan.notes
