@@ -19,11 +19,11 @@ class Thresholds:
 
     explained: tuple[float, float] = (0.92, 0.5)
     """Of the gain in likelihood over the mean pattern that right predictions would have on unused pixels. Right
-    0.95–1.02, down to 0.7 where fitted noise is large; flips, swaps, lag, noise −1.5–0.9."""
+    0.95–1.09, down to 0.38 where fitted noise is large; flips, swaps, lag, noise −1.5–0.9."""
     errors: float = 1.5
     """Standard errors of that share by photon noise which are granted."""
     unexplained: tuple[float, float] = (0.02, 0.1)
-    """Of the patterns' differences, beyond photon noise. Right 0–0.017, flips, lag, jitter 0.1–1."""
+    """Of the patterns' differences, beyond photon noise. Right 0–0.07, flips, lag, jitter 0.1–1."""
     unexplained_errors: float = 2.5
     """Standard errors of that share by photon noise which are granted: right scans have up to 2.3."""
     nothing: float = 1.005
