@@ -40,7 +40,7 @@ SIGNIFICANT = 4.0
 """Least gain in standard errors: in right scans, the largest of the rigid changes gained 2.7."""
 STANDING_OUT = 6.0
 """Standard deviations of the misfits of all orientations by which the right one lies below their median. Chosen on one
-scan of 3e3 photons a pattern, where the gain over a wrong one is only 2.4 to 4 standard errors; not measured on others."""
+scan of 3e3 photons a pattern, where the gain over a wrong one is 2.4 to 4 standard errors; not measured on others."""
 BETTER = 1.03
 """Least ratio of the misfits, before and after."""
 FREE_BETTER = 1.15
