@@ -3,8 +3,10 @@
 `python benchmarks/verdict.py [--scans N] [--first K] [--only NAME,…] [--sweeps S] [--output FILE] [--data DIR]`: N
 simulated scans over dose, overlap, size, path, probe and object, and the measured ones of DIR, each right and in the
 ways of `wrong.py`. A wrong scan is recognised when its verdict is not good, when it is refused in a line, or when it is
-mended: its object is then as near to the truth as that of the right scan (correlation within 1 %). Prints a line for
-each run and a table at the end; each run is a JSON line of FILE.
+mended: its object is then as near to the truth as that of the right scan (correlation within 1 %). A right scan whose
+object is poor (correlation below 0.9: too little light or overlap) deserves no "good"; it's counted apart, and so are
+the wrong ways of such a scan, where there is no right result to lose. Prints a line for each run and a table at the
+end; each run is a JSON line of FILE.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ SCARCE = {1e2: 8, 1e3: 3}
 OPTICS = ("propagation", "propagation_distance_m", "wavelength_m")
 SAME = 0.99
 """Correlation with the truth, over that of the right scan, from which on an object is as good."""
+TRUE = 0.9
+"""Correlation with the truth from which on the object of a right scan is a right result."""
 
 
 def scan_of(number: int) -> tuple[pt.Scan, str]:
@@ -130,7 +134,7 @@ def main() -> None:
             control = found.get("correlation", 0.0) if way == "right" else control
             mended = way != "right" and found.get("correlation", 0.0) >= SAME * control
             named = wrong is not None and found["cause"] in accepted(way, scan.probe)
-            rows.append({"scan": name, "way": way, "is_mended": mended, "is_named": named, **found})
+            rows.append({"scan": name, "way": way, "is_mended": mended, "is_named": named, "control": control, **found})
             print(f"{name}; {way}: {found['status']}{', mended' * mended}; {found['cause']}", flush=True)
             with args.output.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
@@ -152,16 +156,25 @@ def in_words(rows: list[dict[str, Any]]) -> str:
         named = f"{sum(row['is_named'] for row in unmended)} of {len(unmended)}" if way != "right" else ""
         mended = len(found) - len(unmended)
         lines.append(f"| {way} | {len(found)} | {' | '.join(map(str, counts))} | {mended} | {named} |")
+    for is_true, which in ((True, "a true object"), (False, "a poor object")):
+        lines += ["", *_counted([row for row in rows if (row["control"] >= TRUE) == is_true], which)]
+    return "\n".join(lines)
+
+
+def _counted(rows: list[dict[str, Any]], which: str) -> list[str]:
+    """Of the scans whose right copy has a true or a poor object: wrong runs that are missed, right ones not good."""
     right, wrong = ([row for row in rows if (row["way"] == "right") == is_right] for is_right in (True, False))
     missed = [row for row in wrong if row["status"] == "good" and not row["is_mended"]]
     alarms = [row for row in right if row["status"] != "good"]
-    lines.append(
-        f"{len(wrong) - len(missed)} of {len(wrong)} wrong runs are recognised, "
+    lines = [
+        f"scans with {which}: {len(wrong) - len(missed)} of {len(wrong)} wrong runs are recognised, "
         f"{len(alarms)} of {len(right)} right ones are not good"
-    )
-    lines += [f"missed: {row['scan']}; {row['way']}" for row in missed]
-    lines += [f"false alarm: {row['scan']}: {'; '.join(row['reasons'])}" for row in alarms]
-    return "\n".join(lines)
+    ]
+    lines += [
+        f"missed: {row['scan']}; {row['way']}: {row['correlation']:.3f}, right {row['control']:.3f}" for row in missed
+    ]
+    lines += [f"not good: {row['scan']} ({row['correlation']:.3f}): {'; '.join(row['reasons'])}" for row in alarms]
+    return lines
 
 
 if __name__ == "__main__":

@@ -326,11 +326,14 @@ def _chosen(predictor: Predictor, scan: Scan, options: _Options) -> np.ndarray:
 
 
 def _unknowns(options: _Options, scan: Scan) -> Unknowns:
-    varies = scan.drift is not None or scan.intensities is not None
+    found: Literal["none", "free", "drift"] = (
+        "drift" if scan.drift is not None else "free" if scan.intensities is not None else "none"
+    )
+    asked = options.intensity_fluctuation
     return Unknowns(
         probe=options.probe_update,
         positions=options.position_correction,
-        intensities=varies if options.intensity_fluctuation == "auto" else bool(options.intensity_fluctuation),
+        intensities=found if asked == "auto" else "free" if asked else "none",
     )
 
 

@@ -49,8 +49,14 @@ MOST_ODD = 0.4
 WEAKEST = 0.02
 """Share of the median light below which a frame is left out: with a thousandth of the light, frames that are kept leave
 the object around them at a tenth of the correlation, in scans of little overlap."""
-DRIFT, DRIFT_SHARE = 0.3, 0.5
-"""A trend of the logarithms of the light over the scan, at least, and the share of their variance that it explains."""
+DRIFT, DRIFT_SHARE = 0.15, 0.04
+"""Least change of the logarithm of the light over the scan, and the least share that it explains of the differences
+between a frame and its neighbours in space. In 23 simulated scans a steady beam had shares up to 0.01, in three of them
+up to 0.18; one that falls to 40 % had 0.04 at 100 photons per pattern, else 0.06–0.97."""
+DRIFT_DEGREE, DRIFT_NEIGHBOURS, DRIFT_STEPS = 2, 6, 5
+"""Degree of the drift's polynomial, neighbours of a frame, and steps of the fit. The standard deviation of the drift
+that is found, over the true one, was 0.009 in the median of these scans and 0.052 at most; by the trend of
+all frames, 0.010 and 0.079."""
 
 
 @dataclass(eq=False)
@@ -308,11 +314,8 @@ def _frames(found: Findings, light: _Light, positions: np.ndarray) -> None:
         found.notes.append(f"{text}: {'left out' if gone.all() or gone[frames].all() else 'scaled'}")
     if (factors != 1).any():
         found.intensities = factors.astype(np.float32)
-    usual_ones, time = (factors == 1) & (totals > 0), np.arange(n) / n
-    change, share = _trend(np.log(totals[usual_ones] / usual), time[usual_ones])
-    if abs(change) > DRIFT and share > DRIFT_SHARE:
-        drift = np.exp(change * time)
-        found.drift = (drift / drift.max()).astype(np.float32)
+    usual_ones = np.flatnonzero((factors == 1) & (totals > 0))
+    found.drift = _drift(np.log(totals[usual_ones]), positions[usual_ones], usual_ones / n, np.arange(n) / n)
 
 
 def _of_the_beam(odd: np.ndarray, all_odd: np.ndarray, light: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -336,17 +339,28 @@ def _of_the_beam(odd: np.ndarray, all_odd: np.ndarray, light: np.ndarray, positi
     return is_fault
 
 
-def _trend(values: np.ndarray, time: np.ndarray) -> tuple[float, float]:
-    """The change of a straight line through values over the scan, and the share of the variance that it explains; none
-    where the two halves disagree about its sign."""
-    if len(values) < 2 * FEWEST or np.ptp(values) == 0:
-        return 0.0, 0.0
-    slope = np.polyfit(time, values, 1)[0]
-    half = len(values) // 2
-    halves = [np.polyfit(time[part], values[part], 1)[0] for part in (slice(0, half), slice(half, None))]
-    if min(halves) * max(halves) <= 0:
-        return 0.0, 0.0
-    return float(slope), float(np.corrcoef(time, values)[0, 1] ** 2)
+def _drift(light: np.ndarray, positions: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray | None:
+    """The intensities `at` some times, at most 1, by what frames differ from their neighbours in space, in logarithms
+    of their light; None where time explains too little of it.
+
+    Neighbours see much the same specimen, at different times: their differences hold the drift, not the specimen's
+    own trend. The sum of absolute differences is minimised, so that edges of the specimen count little.
+    """
+    if len(light) < 2 * FEWEST:
+        return None
+    near = cKDTree(positions).query(positions, k=DRIFT_NEIGHBOURS + 1)[1][:, 1:]
+    differences = (light[near] - light[:, None]).ravel()
+    powers = times[:, None] ** np.arange(1, DRIFT_DEGREE + 1)
+    changes = (powers[near] - powers[:, None]).reshape(-1, DRIFT_DEGREE)
+    weights = np.ones_like(differences)
+    for _ in range(DRIFT_STEPS):
+        coefficients = np.linalg.lstsq(changes * weights[:, None], differences * weights, rcond=None)[0]
+        rest = np.abs(differences - changes @ coefficients)
+        weights = 1 / np.sqrt(np.maximum(rest, max(float(np.median(rest)), 1e-12)))
+    drift = at[:, None] ** np.arange(1, DRIFT_DEGREE + 1) @ coefficients
+    if np.ptp(drift) < DRIFT or rest.sum() > (1 - DRIFT_SHARE) * np.abs(differences).sum():
+        return None
+    return np.exp(drift - drift.max()).astype(np.float32)
 
 
 def _ranked_neighbour(image: np.ndarray, rank: int) -> np.ndarray:

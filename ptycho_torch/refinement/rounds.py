@@ -183,7 +183,7 @@ def initial_of(predictor: Predictor) -> Initial:
 
 def validation_set_of(scan: Scan, chosen: np.ndarray, unknowns: Unknowns) -> ValidationSet:
     """The validation set of a refinement with these unknowns; a network before it must not use the held-out data."""
-    moving = unknowns.has_positions or unknowns.intensities
+    moving = unknowns.has_positions or unknowns.has_intensities
     return pick_validation_set(scan.positions[chosen], torch.as_tensor(scan.probe), moving=moving)
 
 

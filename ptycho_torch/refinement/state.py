@@ -24,12 +24,19 @@ class Unknowns:
 
     probe: bool = False
     positions: Literal["none", "free", "affine"] = "none"  # affine: one affine map of the whole scan
-    intensities: bool = False  # a factor on the counts of each pattern
+    intensities: Literal["none", "free", "drift"] = (
+        "none"  # a factor on the counts of each pattern; drift: a smooth one
+    )
 
     @property
     def has_positions(self) -> bool:
         """Whether positions are refined, each or all by one map."""
         return self.positions != "none"
+
+    @property
+    def has_intensities(self) -> bool:
+        """Whether intensities are refined, each or all by one smooth function of time."""
+        return self.intensities != "none"
 
     @property
     def has_free_gauge(self) -> bool:
@@ -52,10 +59,10 @@ class Estimate:
     def exposure(self, batch: Batch, unknowns: Unknowns) -> Exposure:
         """The probe of each pattern of a batch, at its position and with its intensity, as far as they are free."""
         if unknowns.has_free_gauge:
-            intensities = self.intensities[batch.index] if unknowns.intensities else 1.0
+            intensities = self.intensities[batch.index] if unknowns.has_intensities else 1.0
             at = self.positions[batch.index]
             return Exposure.of(self.probe, at, intensities=batch.intensities * intensities)
-        probe = batch.probe * self.amplitude_factors(batch) if unknowns.intensities else batch.probe
+        probe = batch.probe * self.amplitude_factors(batch) if unknowns.has_intensities else batch.probe
         return Exposure(probe, batch.corners)
 
     def amplitude_factors(self, batch: Batch) -> Tensor:

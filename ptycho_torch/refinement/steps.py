@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,6 +75,17 @@ def move_intensities(state: State, batch: Batch, predicted: Tensor, schedule: Sc
     """Half a step, in logarithms, to Σ n / Σ I of each pattern of a batch, in place; predicted photons Σ I `[b]`."""
     counted, largest = (batch.amplitude.square() * batch.valid).sum((-2, -1)), schedule.largest_intensity_change
     state.intensities[batch.index] *= (counted / predicted).clamp(1 / largest, largest).sqrt()
+
+
+def as_drift(state: State, frames: np.ndarray, *, degree: int) -> State:
+    """The logarithms of the intensities replaced by the nearest polynomial of the frames' numbers `[n]`.
+
+    A beam that drifts changes slowly, and what each pattern could say alone is noise where light is scarce.
+    """
+    times = torch.as_tensor(frames / max(frames.max(), 1), dtype=torch.float64, device=state.intensities.device)
+    powers = times[:, None] ** torch.arange(degree + 1, device=times.device)
+    smooth = powers @ (torch.linalg.pinv(powers) @ state.intensities.double().log())
+    return replace(state, intensities=smooth.exp().to(state.intensities))
 
 
 def normalise_intensities(state: State) -> State:

@@ -20,7 +20,7 @@ def with_settled_drift(
     scan: Scan, *, device: torch.device | str = "cpu", say: Callable[[str], object] = lambda _: None
 ) -> Scan:
     """The scan with the intensities of a drifting beam, where they explain held-out pixels significantly better than a
-    steady one; else without the drift.
+    steady one; else without the drift. Where intensities jump, too, they follow no drift afterwards.
 
     The probe is in √photons. Two short trials on some patterns in the middle of the scan.
     """
@@ -38,4 +38,4 @@ def with_settled_drift(
         f"intensities explain the patterns {after.factor(before):.3g} x better, and a refinement frees them"
     )
     say(note)
-    return replace(drifting, notes=(*scan.notes, note))
+    return replace(drifting, drift=scan.drift if scan.intensities is None else None, notes=(*scan.notes, note))

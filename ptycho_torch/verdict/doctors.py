@@ -367,7 +367,7 @@ FREE = (
         "an intensity of its own for each frame",
         "--intensity-fluctuation",
         as_given,
-        Unknowns(intensities=True),
+        Unknowns(intensities="free"),
     ),
     Hypothesis(Cause.PROBE, "another probe", "--probe-update", as_given, Unknowns(probe=True)),
     Hypothesis(
@@ -406,7 +406,7 @@ def _are_in(unknowns: Unknowns, freed: Unknowns) -> bool:
     """Whether a reconstruction that freed these had what a hypothesis frees."""
     return (
         unknowns.probe <= freed.probe
-        and unknowns.intensities <= freed.intensities
+        and unknowns.has_intensities <= freed.has_intensities
         and (not unknowns.has_positions or freed.positions == unknowns.positions)
     )
 

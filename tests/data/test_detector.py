@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ptycho_torch as pt
+from ptycho_torch.data.detector import surveyed
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.metrics import align
@@ -171,6 +172,22 @@ def test_a_decaying_beam_is_told_from_an_absorbing_wedge(clean: Scan) -> None:
     assert absorbed.drift is not None
     pt.reconstruct(absorbed, say=lines.append)
     assert not any("the beam" in line for line in lines if "steadily" in line)
+
+
+def test_a_drift_is_read_beside_a_trend_and_edges_of_the_specimen() -> None:
+    rng, n = np.random.default_rng(0), 8
+    positions = rng.uniform(0, 80, (256, 2))
+    positions = positions[np.argsort(positions[:, 0] + rng.uniform(0, 80, 256))]  # downwards, on the whole
+    specimen = np.exp(-0.8 * positions[:, 0] / 80) * np.where(positions[:, 1] > 40, 0.3, 1.0)
+    for beam in (np.linspace(1, 0.5, 256), np.ones(256)):
+        photons = 100 * rng.uniform(0.5, 1.5, (256, n, n)) * (specimen * beam)[:, None, None]
+        counts = rng.poisson(photons).astype(np.float32)
+        found = surveyed(counts, positions, np.ones((n, n), bool), domain="counts", beam=None)
+        if beam[-1] == 1:
+            assert found.drift is None
+        else:
+            assert found.drift is not None
+            assert np.abs(found.drift / beam - 1).max() < 0.1
 
 
 def test_frames_behind_an_opaque_part_are_data(clean: Scan) -> None:

@@ -21,7 +21,7 @@ from ptycho_torch.refinement.rounds import RefinedScan, refined_scan, validation
 from ptycho_torch.refinement.schedule import SCHEDULE, ProbeSearch
 from ptycho_torch.refinement.state import Unknowns
 
-FREE = Unknowns(probe=True, positions="free", intensities=True)
+FREE = Unknowns(probe=True, positions="free", intensities="free")
 SHORT = replace(SCHEDULE, search_sweeps=1, near_sweeps=1, fixed_sweeps=1)
 """Rounds of one sweep, where positions move."""
 

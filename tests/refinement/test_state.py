@@ -16,7 +16,7 @@ from ptycho_torch.refinement.state import State, copied
     ("unknowns", "gauge"),
     [
         (Unknowns(), False),
-        (Unknowns(intensities=True), False),
+        (Unknowns(intensities="free"), False),
         (Unknowns(probe=True), True),
         (Unknowns(positions="free"), True),
         (Unknowns(positions="affine"), True),
@@ -39,14 +39,14 @@ def test_a_state_begins_at_rest_and_never_changes_its_region() -> None:
     assert (kept.intensities == 1).all() and torch.equal(2 * region.probe, state.probe)
 
 
-@pytest.mark.parametrize("unknowns", [Unknowns(), Unknowns(probe=True, intensities=True)])
+@pytest.mark.parametrize("unknowns", [Unknowns(), Unknowns(probe=True, intensities="free")])
 def test_each_pattern_sees_the_probe_at_its_place_and_with_its_intensity(unknowns: Unknowns) -> None:
     region = region_of(dense_scan())
     state = State.initial(region, flat(region))
     batch = next(iter(region.batches()))
     state.intensities[batch.index] = torch.linspace(0.5, 2, len(batch.index))
     seen = state.exposure(batch, unknowns)
-    factors = state.intensities[batch.index].sqrt()[:, None, None, None] if unknowns.intensities else 1.0
+    factors = state.intensities[batch.index].sqrt()[:, None, None, None] if unknowns.has_intensities else 1.0
     assert torch.equal(seen.corners, batch.corners)
     assert torch.allclose(seen.probe, factors * batch.probe, atol=1e-4 * float(batch.probe.abs().max()))
     state.positions[batch.index] += torch.tensor([2.25, -1.0])

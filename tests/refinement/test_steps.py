@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -126,8 +127,18 @@ def test_intensities_go_half_the_way_in_logarithms_and_their_mean_is_one() -> No
     assert torch.allclose(state.intensities[batch.index], (2 * factors).sqrt())
     normal = steps.normalise_intensities(state)
     assert float(normal.intensities.mean()) == pytest.approx(1, rel=1e-5)
-    free = Unknowns(intensities=True)
+    free = Unknowns(intensities="free")
     assert torch.allclose(counts_of(normal, free), counts_of(state, free), rtol=1e-3, atol=1e-2)
+
+
+def test_intensities_of_a_drift_keep_a_slow_change_in_time_and_lose_the_rest() -> None:
+    rng, frames = np.random.default_rng(0), np.random.default_rng(1).permutation(400)
+    slow = np.exp(-0.9 * frames / 400 + 0.3 * (frames / 400) ** 3)
+    noisy = torch.as_tensor(slow * rng.lognormal(0, 0.05, 400), dtype=torch.float32)
+    smooth = steps.as_drift(replace(a_state(), intensities=noisy), frames, degree=3).intensities
+    assert np.abs(smooth.numpy() / slow - 1).max() < 0.02
+    one = steps.as_drift(replace(a_state(), intensities=noisy[:1]), frames[:1], degree=3).intensities
+    assert torch.allclose(one, noisy[:1])
 
 
 @pytest.mark.parametrize("factor", [0.5, 3.0])

@@ -59,7 +59,7 @@ def test_a_right_reconstruction_is_good_without_a_reason() -> None:
         ({"unexplained": 0.5, "unexplained_error": 0.18}, "doubtful", "unexplained"),
         ({"explained": gain(THRESHOLDS.explained[0] - 0.05)}, "doubtful", "explained"),
         ({"explained": gain(THRESHOLDS.explained[1] - 0.05)}, "bad", "explained"),
-        ({"patterns_per_pixel": 0.6}, "doubtful", "undetermined"),
+        ({"patterns_per_pixel": 0.5}, "doubtful", "undetermined"),
         ({"null_over_floor": 1.0, "held_out": gain(-0.01)}, "doubtful", "no object"),
         ({"null_over_floor": 1.0, "held_out": gain(-0.2)}, "bad", "no object"),
     ],
@@ -68,6 +68,11 @@ def test_each_figure_beyond_its_threshold_is_a_reason(changes: dict[str, Any], s
     verdict = judged(figures(**changes))
     assert verdict.status == status
     assert len(verdict.reasons) == 1 and words in verdict.reasons[0].text
+
+
+def test_where_single_patterns_differ_by_noise_only_together_they_may_show_an_object() -> None:
+    assert judged(figures(null_over_floor=1.001)).status == "good"
+    assert judged(figures(null_over_floor=1.001, held_out=gain(0.03))).status == "doubtful"
 
 
 def test_a_large_error_by_photon_noise_is_granted() -> None:
