@@ -14,22 +14,18 @@ LEAST, MOST = 1e-6, 1000.0
 ROWS = 400
 
 
-def amplitude_noise(expected: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """E[(√n − √λ)²] of a Poisson count n with mean λ [photons]: 2λ for few photons, ¼ for many (Bartlett 1936)."""
-    return 2 * expected / (1 + 8 * expected) * _looked_up(expected, 0)
+def noise_of(expected: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """What the noise of a Poisson count n with mean λ [photons] leaves of two misfits, interpolated linearly in ln λ.
 
-
-def deviance_noise(expected: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """E[2(λ − n + n ln(n/λ))], the mean deviance of a Poisson count n with mean λ [photons]: 1 for many photons."""
-    return _looked_up(expected, 1)
-
-
-def _looked_up(expected: Tensor, table: int) -> Tensor:
-    """Linear interpolation in ln λ."""
-    values = _tables()[table].to(expected.device)
+    E[(√n − √λ)²]: 2λ for few photons, ¼ for many (Bartlett 1936). E[2(λ − n + n ln(n/λ))], the deviance: 1 for many.
+    """
+    tables = _tables().to(expected.device)
     place = (expected.clamp(LEAST, MOST).log() - math.log(LEAST)) * ((ROWS - 1) / math.log(MOST / LEAST))
-    below = place.floor().clamp_max(ROWS - 2)
-    return torch.lerp(values[below.long()], values[below.long() + 1], place - below)
+    row = place.int().clamp_max_(ROWS - 2)
+    beyond, flat = place - row, row.flatten()
+    at = (part.index_select(0, flat).view_as(place) for table in tables for part in (table, table.diff()))
+    amplitude, deviance = (torch.addcmul(start, slope, beyond) for start, slope in zip(at, at, strict=True))
+    return 2 * expected / (1 + 8 * expected) * amplitude, deviance
 
 
 @cache

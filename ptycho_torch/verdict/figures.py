@@ -17,11 +17,11 @@ from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.held_out import ValidationSet, held_out_pixels
 from ptycho_torch.data.region import Batch, Region
 from ptycho_torch.data.subsets import overlap
-from ptycho_torch.physics.photon_noise import LEAST, amplitude_noise, deviance_noise
+from ptycho_torch.physics.photon_noise import LEAST, noise_of
 from ptycho_torch.types import Examples
 from ptycho_torch.verdict.own_prediction import DARK, OwnPrediction, own_prediction
 
-COMPARED_VALUES = 2**20
+COMPARED_VALUES = 2**19
 """Most detector pixels whose predictions are compared with those of other positions, in patterns from the centre."""
 WORST = 0.01
 """Share of the pixels, or of the patterns, whose part in the misfit beyond noise is told."""
@@ -152,23 +152,22 @@ def figures_of(
     per_pattern, per_pixel = list[Tensor](), torch.zeros(8, region.n, region.n, dtype=torch.float64)
     sums, kept = torch.zeros(8, dtype=torch.float64), dict[int, tuple[Tensor, ...]]()
     for batch in region.batches():
-        valid = batch.valid.expand(batch.amplitude.shape)
+        valid = batch.valid.float()
         predicted = region.forward.counts(obj, batch) * factors[batch.index, None, None] * valid
-        counts = batch.amplitude.square() * valid
-        roots, measured = predicted.sqrt(), counts.sqrt()
-        misfit, floor = (roots - measured).square(), amplitude_noise(predicted)
+        measured, roots = batch.amplitude * valid, predicted.sqrt()
+        counts, misfit = measured.square(), (roots - measured).square()
+        floor, expected = noise_of(predicted)
         each = [part.sum((-2, -1)).double() for part in (misfit, counts, predicted, floor)]
         per_pattern.append(torch.stack([*each, batch.index.double()]).cpu())
-        parts = (misfit, floor, counts, predicted, measured, roots, roots * measured, valid)
-        per_pixel += torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).cpu()
+        parts = (misfit, floor, counts, predicted, measured, roots, roots * measured, valid.expand_as(counts))
+        per_pixel += torch.stack([part.sum(0) for part in parts]).cpu()
         deviance = 2 * (predicted - counts + torch.xlogy(counts, counts.clamp_min(LEAST) / predicted.clamp_min(LEAST)))
-        noise = [(part * valid).sum(dtype=torch.float64) for part in (deviance, deviance_noise(predicted))]
-        unused = held_out.pixels(batch)
-        gains = (_gain(predicted, counts, null, pixels) for pixels in (batch.valid & ~unused, batch.valid & unused))
-        sums += torch.stack([*noise, *(part for gain in gains for part in gain)]).cpu()
+        noise = torch.stack([deviance.sum(), (expected * valid).sum()])
+        gains = _gains(predicted, counts, null, batch.valid, held_out.pixels(batch))
+        sums += torch.cat([noise.double(), gains]).cpu()
         for place, number in enumerate(batch.index.tolist()):
             if number in compared:
-                kept[number] = predicted[place], counts[place], valid[place]
+                kept[number] = predicted[place], counts[place], batch.valid.expand(counts.shape)[place]
     order = sorted(kept, key=compared.__getitem__)
     predictions, measurements, masks = (torch.stack([kept[number][part] for number in order]) for part in range(3))
     own = own_prediction(
@@ -218,8 +217,8 @@ class _MeanPattern:
     @classmethod
     def of(cls, region: Region) -> _MeanPattern:
         def sums(batch: Batch) -> Tensor:
-            valid = batch.valid.expand(batch.amplitude.shape)
-            return torch.stack([(batch.amplitude.square() * valid).sum(0), valid.sum(0).float()])
+            times = batch.valid.expand(batch.amplitude.shape).sum(0)
+            return torch.stack([torch.linalg.vector_norm(batch.amplitude * batch.valid, dim=0).square(), times])
 
         return cls(*region.total(sums))
 
@@ -263,12 +262,14 @@ class _HeldOut:
         return torch.from_numpy(unused).to(batch.amplitude.device)
 
 
-def _gain(predicted: Tensor, counts: Tensor, null: _MeanPattern, pixels: Tensor) -> list[Tensor]:
-    """Σ n ln(λ/n̄) − λ + n̄ over some pixels, its expectation with n = λ, and its variance by photon noise."""
+def _gains(predicted: Tensor, counts: Tensor, null: _MeanPattern, valid: Tensor, unused: Tensor) -> Tensor:
+    """Σ n ln(λ/n̄) − λ + n̄, its expectation with n = λ, and its variance by photon noise: float64 `[6]`, over the valid
+    pixels that steps have used, then over the others."""
     own, other = predicted + null.dark, null.for_patterns(counts) + null.dark
-    ratio, cost = (own / other).log() * pixels, (own - other) * pixels
+    ratio, cost = (own / other).log(), own - other
     parts = ((counts + null.dark) * ratio - cost, own * ratio - cost, predicted * ratio.square())
-    return [part.sum(dtype=torch.float64) for part in parts]
+    pixels = torch.stack([valid & ~unused, valid & unused]).flatten(1).float()
+    return torch.stack([pixels @ part.flatten() for part in parts], 1).flatten().double()
 
 
 def _examples(
