@@ -3,7 +3,8 @@
 `python benchmarks/verdict.py [--scans N] [--first K] [--only NAME,…] [--sweeps S] [--output FILE] [--data DIR]`: N
 simulated scans over dose, overlap, size, path, probe and object, and the measured ones of DIR, each right and in the
 ways of `wrong.py`. A wrong scan is recognised when its verdict is not good, when it is refused in a line, or when it is
-mended: its object is then as near to the truth as that of the right scan (correlation within 1 %). A right scan whose
+mended: its object is then as near to the truth as that of the right scan (correlation within 1 %). Its cause is named by
+the first reason of the verdict, or by a line on what was found and done before. A right scan whose
 object is poor (correlation below 0.9: too little light or overlap) deserves no "good"; it's counted apart, and so are
 the wrong ways of such a scan, where there is no right result to lose. Prints a line for each run and a table at the
 end; each run is a JSON line of FILE.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -85,9 +87,10 @@ def run(scan: pt.Scan, wrong: Wrong | None, *, seed: int, sweeps: int | None, **
     begin = time.process_time()
     try:
         given = as_scan(arrays, **{name: getattr(scan, name) for name in OPTICS})
-        result = pt.reconstruct(given, refine=sweeps, **options)
+        lines = list[str]()
+        result = pt.reconstruct(given, refine=sweeps, say=lines.append, **options)
     except pt.PtychoError as error:
-        return {"status": "refused", "cause": str(error)[:200], "cpu_s": time.process_time() - begin}
+        return {"status": "refused", "cause": str(error)[:200], "lines": [], "cpu_s": time.process_time() - begin}
     assert result.verdict is not None
     found = result.verdict.as_dict()
     causes = [reason.cause for reason in result.verdict.reasons if reason.cause]
@@ -98,7 +101,7 @@ def run(scan: pt.Scan, wrong: Wrong | None, *, seed: int, sweeps: int | None, **
     return found | {
         "reasons": [str(reason) for reason in result.verdict.reasons],
         "cause": causes[0] if causes else "",
-        "notes": list(given.notes),
+        "lines": [*given.notes, *lines],
         "correlation": near,
         "cpu_s": time.process_time() - begin,
     }
@@ -134,44 +137,58 @@ def main() -> None:
             control = found.get("correlation", 0.0) if way == "right" else control
             mended = way != "right" and found.get("correlation", 0.0) >= SAME * control
             named = wrong is not None and found["cause"] in accepted(way, scan.probe)
-            rows.append({"scan": name, "way": way, "is_mended": mended, "is_named": named, "control": control, **found})
-            print(f"{name}; {way}: {found['status']}{', mended' * mended}; {found['cause']}", flush=True)
+            told = (
+                wrong is not None and bool(wrong.told) and any(re.search(wrong.told, line) for line in found["lines"])
+            )
+            judged = {"is_mended": mended, "is_told": told, "is_named": named or told, "control": control}
+            rows.append({"scan": name, "way": way, **judged, **found})
+            words = f"{found['status']}{', mended' * mended}{', told' * told}; {found['cause']}"
+            print(f"{name}; {way}: {words}", flush=True)
             with args.output.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
     print(in_words(rows))
 
 
 def in_words(rows: list[dict[str, Any]]) -> str:
-    """The table: for each way, runs, how many are good, doubtful, bad, refused, mended, and rightly named."""
+    """The table: for each way, runs, how many are good, doubtful, bad, refused, mended, rightly named, and neither."""
     by_way = defaultdict(list)
     for row in rows:
         by_way[row["way"]].append(row)
     lines = [
-        "| way | runs | good | doubtful | bad | refused | mended | cause named |",
-        "|---|---|---|---|---|---|---|---|",
+        "| way | runs | good | doubtful | bad | refused | mended | cause named | neither recognised nor named |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for way, found in by_way.items():
         counts = [sum(row["status"] == status for row in found) for status in ("good", "doubtful", "bad", "refused")]
         unmended = [row for row in found if not row["is_mended"]]
         named = f"{sum(row['is_named'] for row in unmended)} of {len(unmended)}" if way != "right" else ""
+        lost = sum(is_missed(row) and not row["is_named"] for row in found) if way != "right" else ""
         mended = len(found) - len(unmended)
-        lines.append(f"| {way} | {len(found)} | {' | '.join(map(str, counts))} | {mended} | {named} |")
+        lines.append(f"| {way} | {len(found)} | {' | '.join(map(str, counts))} | {mended} | {named} | {lost} |")
     for is_true, which in ((True, "a true object"), (False, "a poor object")):
         lines += ["", *_counted([row for row in rows if (row["control"] >= TRUE) == is_true], which)]
     return "\n".join(lines)
 
 
+def is_missed(row: dict[str, Any]) -> bool:
+    """Whether a wrong run is good, and its object isn't as near to the truth as that of the right one."""
+    return bool(row["status"] == "good" and not row["is_mended"])
+
+
 def _counted(rows: list[dict[str, Any]], which: str) -> list[str]:
     """Of the scans whose right copy has a true or a poor object: wrong runs that are missed, right ones not good."""
     right, wrong = ([row for row in rows if (row["way"] == "right") == is_right] for is_right in (True, False))
-    missed = [row for row in wrong if row["status"] == "good" and not row["is_mended"]]
+    missed = [row for row in wrong if is_missed(row)]
+    told = sum(row["is_named"] for row in missed)
     alarms = [row for row in right if row["status"] != "good"]
     lines = [
         f"scans with {which}: {len(wrong) - len(missed)} of {len(wrong)} wrong runs are recognised, "
-        f"{len(alarms)} of {len(right)} right ones are not good"
+        f"a line tells of {told} of the others; {len(alarms)} of {len(right)} right ones are not good"
     ]
     lines += [
-        f"missed: {row['scan']}; {row['way']}: {row['correlation']:.3f}, right {row['control']:.3f}" for row in missed
+        f"{'told only' if row['is_named'] else 'missed'}: {row['scan']}; {row['way']}: {row['correlation']:.3f}, "
+        f"right {row['control']:.3f}"
+        for row in missed
     ]
     lines += [f"not good: {row['scan']} ({row['correlation']:.3f}): {'; '.join(row['reasons'])}" for row in alarms]
     return lines

@@ -28,10 +28,11 @@ PIXEL_SIZE_M = 2e-8
 
 @dataclass(frozen=True)
 class Wrong:
-    """A change of a scan, and the causes that explain it."""
+    """A change of a scan, the causes that explain it, and words (a regular expression) of the line that tells of it."""
 
     change: Change
     causes: frozenset[str]
+    told: str = ""
 
 
 def arrays_of(scan: Scan) -> Arrays:
@@ -231,8 +232,8 @@ def refocused(probe: np.ndarray) -> np.ndarray:
     return with_curvature(focus / 2)
 
 
-def _one(change: Change, *causes: Cause) -> Wrong:
-    return Wrong(change, frozenset(map(str, causes)))
+def _one(change: Change, *causes: Cause, told: str = "") -> Wrong:
+    return Wrong(change, frozenset(map(str, causes)), told)
 
 
 SWAPPED = (Cause.SWAP_AXES, Cause.DETECTOR_TRANSPOSE)
@@ -243,23 +244,23 @@ WRONG: dict[str, Wrong] = {
     "swap axes": _one(moved(lambda positions: positions[:, ::-1]), *SWAPPED),
     "transpose detector": _one(transposed, *SWAPPED),
     "flip detector": _one(detector_mirrored(-2), Cause.DETECTOR_FLIP_Y, Cause.FLIP_Y),
-    "metres": _one(in_unit(1.0), Cause.UNITS),
-    "micrometres": _one(in_unit(1e-6), Cause.UNITS),
-    "nanometres": _one(in_unit(1e-9), Cause.UNITS),
+    "metres": _one(in_unit(1.0), Cause.UNITS, told="taken to be in"),
+    "micrometres": _one(in_unit(1e-6), Cause.UNITS, told="taken to be in"),
+    "nanometres": _one(in_unit(1e-9), Cause.UNITS, told="taken to be in"),
     "tenth": _one(moved(lambda positions: 0.1 * positions), Cause.UNITS),
     "lag": _one(lagging, Cause.LAG),
     "lost frame": _one(losing_a_frame, Cause.LAG),
     "shuffled": _one(shuffled, Cause.NO_RELATION),
     "noise": _one(noise, Cause.NO_RELATION),
-    "off centre": _one(seen(off_centre), Cause.CENTRE),
+    "off centre": _one(seen(off_centre), Cause.CENTRE, told="to the centre"),
     "rotation": _one(turned(30.0), Cause.ROTATION),
-    "gap": _one(seen(gap), Cause.BAD_PIXELS),
-    "hot pixels": _one(seen(hot_pixels), Cause.BAD_PIXELS),
-    "cosmic rays": _one(seen(cosmic_rays), Cause.BAD_PIXELS),
-    "beam dump": _one(seen(dumped), Cause.INTENSITIES),
-    "bright frames": _one(seen(two_bright), Cause.INTENSITIES),
-    "drift": _one(seen(drifting), Cause.INTENSITIES),
-    "saturation": _one(seen(saturated), Cause.SATURATION),
+    "gap": _one(seen(gap), Cause.BAD_PIXELS, told="bad pixel"),
+    "hot pixels": _one(seen(hot_pixels), Cause.BAD_PIXELS, told="hot pixel|bad pixel"),
+    "cosmic rays": _one(seen(cosmic_rays), Cause.BAD_PIXELS, told="single value"),
+    "beam dump": _one(seen(dumped), Cause.INTENSITIES, told="dark frame"),
+    "bright frames": _one(seen(two_bright), Cause.INTENSITIES, told="bright frame"),
+    "drift": _one(seen(drifting), Cause.INTENSITIES, told="changes steadily"),
+    "saturation": _one(seen(saturated), Cause.SATURATION, told="saturated"),
     "background": _one(seen(with_background), Cause.BACKGROUND),
     "wrong probe": _one(with_probe(refocused), Cause.PROBE),
     "conjugated probe": _one(with_probe(np.conj), Cause.PROBE, Cause.FLIP_XY, Cause.DETECTOR_FLIP_XY),
