@@ -3,11 +3,11 @@
 `python benchmarks/verdict.py [--scans N] [--first K] [--only NAME,…] [--sweeps S] [--output FILE] [--data DIR]`: N
 simulated scans over dose, overlap, size, path, probe and object, and the measured ones of DIR, each right and in the
 ways of `wrong.py`. A wrong scan is recognised when its verdict is not good, when it is refused in a line, or when it is
-mended: its object is then as near to the truth as that of the right scan (correlation within 1 %). Its cause is named by
-the first reason of the verdict, or by a line on what was found and done before. A right scan whose
-object is poor (correlation below 0.9: too little light or overlap) deserves no "good"; it's counted apart, and so are
-the wrong ways of such a scan, where there is no right result to lose. Prints a line for each run and a table at the
-end; each run is a JSON line of FILE.
+mended: its object is then as near to the truth as that of the right scan (correlation within 1 %). Its cause is named
+by the first reason of the verdict, or by a line on what was found and done before. A right scan whose object is poor
+(correlation below 0.9: too little light or overlap) deserves no "good"; it's counted apart, and so are the wrong ways
+of such a scan, where there is no right result to lose. Prints a line for each run and a table at the end; each run is a
+JSON line of FILE.
 """
 
 from __future__ import annotations
