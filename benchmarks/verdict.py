@@ -30,7 +30,7 @@ from common import DATA
 from wrong import WRONG, Wrong, accepted, arrays_of, as_scan
 
 import ptycho_torch as pt
-from ptycho_torch.evaluation import PlacedObject, as_placed_object, shared_region
+from ptycho_torch.evaluation import LEAST_SIDE_PX, PlacedObject, as_placed_object, shared_region
 from ptycho_torch.metrics import INSET_PX, align
 from ptycho_torch.simulation.acquire import MARGIN_PX, acquire, object_shape
 from ptycho_torch.simulation.scan_paths import SCAN_PATHS
@@ -69,7 +69,9 @@ def scan_of(number: int) -> tuple[pt.Scan, str]:
 def correlation(result: pt.Reconstruction, scan: pt.Scan) -> float:
     """|Σ o*·t| / (‖o‖‖t‖) of object and truth (or the file's reference), without phase ramp and mean."""
     ours, truth = as_placed_object(result), as_placed_object(scan)
-    rows, columns = shared_region(replace(ours, positions=scan.positions), truth, inset=INSET_PX)
+    spare = int(np.ptp(scan.positions, axis=0).min()) - LEAST_SIDE_PX
+    inset = min(INSET_PX, max(0, spare // 2))
+    rows, columns = shared_region(replace(ours, positions=scan.positions), truth, inset=inset)
     one, other = ours.cut(rows, columns), PlacedObject(truth.path, truth.object, truth.origin, None).cut(rows, columns)
     one = align(one, other, ramp=True)
     one, other = one - one.mean(), other - other.mean()
