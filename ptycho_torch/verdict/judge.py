@@ -37,8 +37,8 @@ class Thresholds:
     """Patterns that illuminate an object pixel from which on they aren't too few …"""
     fewest: int = 16
     """… and patterns at all."""
-    patterns_per_pixel: float = 0.6
-    """Patterns that illuminate an object pixel: with 0.63–0.76, objects correlate to 0.92–1 with the truth."""
+    patterns_per_pixel: float = 0.4
+    """Patterns that illuminate an object pixel: with 0.45–0.76, objects correlate to 0.9–1 with the truth."""
 
 
 THRESHOLDS = Thresholds()

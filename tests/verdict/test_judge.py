@@ -59,7 +59,7 @@ def test_a_right_reconstruction_is_good_without_a_reason() -> None:
         ({"unexplained": 0.5, "unexplained_error": 0.18}, "doubtful", "unexplained"),
         ({"explained": gain(THRESHOLDS.explained[0] - 0.05)}, "doubtful", "explained"),
         ({"explained": gain(THRESHOLDS.explained[1] - 0.05)}, "bad", "explained"),
-        ({"patterns_per_pixel": 0.5}, "doubtful", "undetermined"),
+        ({"patterns_per_pixel": 0.3}, "doubtful", "undetermined"),
         ({"null_over_floor": 1.0, "held_out": gain(-0.01)}, "doubtful", "no object"),
         ({"null_over_floor": 1.0, "held_out": gain(-0.2)}, "bad", "no object"),
     ],
