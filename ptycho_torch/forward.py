@@ -119,6 +119,7 @@ class Forward:
         likelihood: str | Likelihood = "poisson",
         background: float = 0.0,
         shifts: list[Tensor] | None = None,
+        least: Float[Tensor, "b n n"] | None = None,
     ) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
         """The correction of each exit wave, and each pattern's intensity: see `exit_wave_correction`."""
         return exit_wave_correction(
@@ -130,4 +131,5 @@ class Forward:
             likelihood=likelihood,
             background=background,
             shifts=shifts,
+            least=least,
         )

@@ -65,6 +65,7 @@ class Findings:
 
     valid: np.ndarray  # bool [N, N], True = measured
     values: np.ndarray | None = None  # bool [n, N, N], True = measured; None: all of the valid pixels
+    ceiling: float | None = None  # what the saturated ones of the values not measured hold, in the patterns' own unit
     kept: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # bool [n]
     intensities: np.ndarray | None = None  # float32 [n], light of the beam in each frame over its usual one
     drift: np.ndarray | None = None  # float32 [n], the same by a trend that may be the beam's or the specimen's
@@ -287,9 +288,10 @@ def _saturated(found: Findings, light: _Light) -> None:
         return
     found.values = reached
     number = light.patterns[:, at_ceiling].max()
+    found.ceiling = float(number)
     found.notes.append(
-        f"{piled} values are {number:g}, the largest one, and hardly any just below: saturated, left out pattern by "
-        "pattern"
+        f"{piled} values are {number:g}, the largest one, and hardly any just below: saturated, taken as that many "
+        "at least"
     )
 
 

@@ -35,10 +35,12 @@ class Batch:
     index: Tensor  # int64 [b], which of the region's patterns these are
     valid: Tensor  # bool [N, N] or [b, N, N], True = used
     intensities: Tensor  # float32 [b], of the beam in each pattern over its usual one; the probe has their roots
+    least: Tensor | None = None  # float32 [b, N, N], √counts that saturated pixels had at least, 0 elsewhere
 
     def to(self, device: torch.device) -> Batch:
         """These patterns on another device."""
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: value if value is None else value.to(device) for name, value in values.items()})
 
 
 class Region:
@@ -170,9 +172,19 @@ class Region:
             pixels = held_out_pixels(numbers, self.n, every=self._every) & self._is_held_out[places, None, None]
             valid = valid & torch.from_numpy(pixels if held_out else ~pixels).to(self.device)
             amplitude *= valid
+        least = None if held_out else self.scan.least_amplitude(numbers)
         index = index.to(self.device)
         corners = self.corners[index.cpu()].to(self.device)
-        return Batch(amplitude, probe, corners, self.positions[index], index, valid, intensities)
+        return Batch(
+            amplitude,
+            probe,
+            corners,
+            self.positions[index],
+            index,
+            valid,
+            intensities,
+            None if least is None else torch.from_numpy(least).to(self.device),
+        )
 
     def uniform_object(self) -> Tensor:
         """The canvas of the uniform object that predicts the mean photons, complex64 `[H, W]`."""

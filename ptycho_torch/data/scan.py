@@ -52,6 +52,7 @@ class Scan:
     source: Path = Path("arrays in memory")
     digest: str = ""  # sha256 of the file
     valid_values: np.ndarray | None = None  # bool [n, N, N], True = measured, where single values were not
+    ceiling: float | None = None  # of the detector, in the unit of `patterns`: what holds it was that much at least
     intensities: np.ndarray | None = None  # float32 [n], of the beam in each pattern over its usual one; `counts` are
     # divided by those above one, the probe is weaker by those below one; None: all one
     position_unit: str = ""  # px where the unit of the positions is known, or nothing
@@ -156,6 +157,7 @@ class Scan:
             self,
             valid=found.valid,
             valid_values=values,
+            ceiling=self.ceiling if found.ceiling is None else found.ceiling,
             intensities=found.intensities,
             drift=found.drift,
             notes=(*self.notes, *found.notes),
@@ -199,6 +201,17 @@ class Scan:
         measured = self._measured(index)
         roots = np.sqrt(measured, out=measured) if self.domain == "counts" else measured
         return roots if self.intensities is None else roots / np.sqrt(self._excess(index))
+
+    def least_amplitude(self, index: Any) -> np.ndarray | None:
+        """√counts that saturated pixels of some patterns had at least, float32 [b, N, N], 0 elsewhere; None where no
+        pixel saturates."""
+        if self.ceiling is None or self.valid_values is None:
+            return None
+        with np.errstate(invalid="ignore"):
+            full = (self.patterns[index] >= self.ceiling) & self.valid & ~self.valid_values[index]
+        root = np.float32(np.sqrt(self.ceiling) if self.domain == "counts" else self.ceiling)
+        least = np.where(full, root, np.float32(0))
+        return least if self.intensities is None else least / np.sqrt(self._excess(index))
 
     def _excess(self, index: Any) -> np.ndarray:
         """By how much the beam of some patterns was brighter than usual, `[b, 1, 1]`: their counts are divided by it,

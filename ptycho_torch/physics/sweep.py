@@ -116,14 +116,16 @@ def exit_wave_correction(
     likelihood: str | Likelihood = "poisson",
     background: float = 0.0,
     shifts: list[Tensor] | None = None,
+    least: Float[Tensor, "b n n"] | None = None,
 ) -> tuple[Complex[Tensor, "b mode n n"], Float[Tensor, " b"]]:
     """The correction of each exit wave, χ_m = adjoint[Ψ_m·w], and each pattern's intensity Σ_valid I.
 
     w is the `Likelihood`'s step: √n/√I − 1 for `amplitude`, ½Σ(√n − √I)², ½((n + β)/(I + β) − 1) for `poisson`, ¼Σ(I −
     n ln I), which the first approaches for bright pixels; χ is minus the gradient (dark pixels are softened). A
     `background` β > 0 [photons] bounds the step in dark pixels and leaves the estimate unbiased, but less efficient.
-    probe `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`; returns χ `[b, mode, N, N]`. Source:
-    Thibault & Guizar-Sicairos 2012.
+    A saturated pixel had √n = `least` `[b, N, N]` at least (0 elsewhere): it counts as that where less is predicted and
+    is left out where more is. probe `[b or 1, mode, N, N]`; patches `[b, N, N]`; amplitude √n `[b, N, N]`; returns χ
+    `[b, mode, N, N]`. Source: Thibault & Guizar-Sicairos 2012.
     """
     wave = propagator.apply(propagator.prepared(probe) * patches.unsqueeze(1))
     mean = _mean_counts(amplitude)
@@ -132,8 +134,11 @@ def exit_wave_correction(
     power = _power(wave, plus=softening)
     if shifts is not None:
         shifts.append(shift_sums(power.sqrt(), amplitude, seen))
-    step = as_likelihood(likelihood).step(power, amplitude, valid, softening=softening, background=background)
     photons = (power * seen).sum((-2, -1))
+    if least is not None:
+        amplitude = torch.where(least > 0, least, amplitude)
+        seen = torch.where((least > 0) & (power < least.square()), 1.0, seen)
+    step = as_likelihood(likelihood).step(power, amplitude, valid, softening=softening, background=background)
     return propagator.prepared(propagator.apply_adjoint(wave.mul_((step * seen).unsqueeze(1)))), photons
 
 

@@ -135,7 +135,7 @@ def network_input(region: Region, refined: Refined, *, rules: Denoising = DENOIS
         at = refined.exposure(batch, refined.unknowns)
         patches = region.forward.patches(refined.object, at)
         correction, _ = region.forward.correction(
-            patches, at.probe, batch.amplitude, batch.valid, likelihood=refined.likelihood
+            patches, at.probe, batch.amplitude, batch.valid, likelihood=refined.likelihood, least=batch.least
         )
         canvas = canvas.lay((at.probe.conj() * correction).sum(1), at.corners, illumination(at.probe))
         predicted = region.forward.counts(refined.object, at)

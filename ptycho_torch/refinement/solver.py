@@ -301,7 +301,14 @@ def _asked(
         at = state.exposure(batch, unknowns)
         patches = region.forward.patches(state.object, at)
         correction, photons = region.forward.correction(
-            patches, at.probe, batch.amplitude, batch.valid, likelihood=likelihood, background=background, shifts=shifts
+            patches,
+            at.probe,
+            batch.amplitude,
+            batch.valid,
+            likelihood=likelihood,
+            background=background,
+            shifts=shifts,
+            least=batch.least,
         )
         seen.append(batch.index)
         light = illumination(at.probe) if unknowns.has_free_gauge else None

@@ -120,6 +120,21 @@ def test_a_fault_is_said_and_costs_little(name: str, clean: Scan) -> None:
     assert likeness(pt.reconstruct(scan, refine=8), pt.reconstruct(clean, refine=8)) > 0.99
 
 
+def test_what_saturates_was_that_bright_at_least(clean: Scan) -> None:
+    counts = counts_of(clean)
+    scan = given(clean, clipped(counts))
+    ceiling = clipped(counts).max()
+    least = scan.least_amplitude(slice(None))
+    assert scan.ceiling == ceiling and least is not None
+    assert np.array_equal(least, np.where(counts >= ceiling, np.sqrt(ceiling), 0).astype(np.float32))
+    part = np.arange(3, 40, 2)
+    region = Region(scan.subset(part), np.arange(len(part)), torch.as_tensor(scan.probe))
+    batch = region.pick(np.arange(len(part)))
+    assert batch.least is not None and np.array_equal(batch.least.numpy(), least[part[region.indices]])
+    assert not batch.valid[batch.least > 0].any()
+    assert clean.least_amplitude(slice(None)) is None
+
+
 def test_two_rays_in_one_pattern_are_no_bright_frame(clean: Scan) -> None:
     counts = counts_of(clean)
     counts[40, 5, 5], counts[40, 20, 25] = 1e6, 2e6

@@ -128,3 +128,23 @@ def test_the_truth_asks_for_nothing(propagator: Propagator, background: float | 
     spoiled = torch.where(a_mask(n), amplitude, 0.5 * amplitude)  # where nothing was measured, nothing is asked for
     asked, _ = forward.correction(forward.patches(obj, at), at.probe, spoiled, a_mask(n))
     assert float(asked.abs().max()) < 1e-2 * float(at.probe.abs().max())
+
+
+@every
+def test_a_saturated_pixel_asks_for_more_where_less_is_predicted_and_for_nothing_else(
+    propagator: Propagator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "SOFTENING", 1e-12)  # which depends on what was measured
+    forward, probe, patches = Forward(propagator), random_wave(5, 2, 8, 8, seed=5), random_wave(5, 8, 8, seed=9)
+    amplitude, valid = some_amplitudes(8), a_mask(8)
+    full = random_real(5, 8, 8, seed=12) > 0.7
+    counts = propagator.forward(patches[:, None] * probe).abs().square().sum(1)
+    least = torch.where(full, counts.sqrt() * (0.5 + random_real(5, 8, 8, seed=13)), 0.0)
+    measured = torch.where(full, 0.0, amplitude)
+    too_little = full & (counts < least.square())
+    assert too_little.any() and (full & ~too_little).any()
+    asked, photons = forward.correction(patches, probe, measured, valid & ~full, least=least)
+    as_counts = torch.where(full, least, amplitude)
+    wanted, _ = forward.correction(patches, probe, as_counts, (valid & ~full) | too_little)
+    assert torch.allclose(asked, wanted)
+    assert torch.equal(photons, forward.correction(patches, probe, measured, valid & ~full)[1])
