@@ -68,7 +68,9 @@ def with_positions_turned(scan: Scan, turn: Orientation) -> Scan:
 def with_patterns_turned(scan: Scan, turn: Orientation) -> Scan:
     """The scan with its patterns and masks in another orientation, its probe as it is."""
     values = None if scan.valid_values is None else turn.of_images(scan.valid_values)
-    return replace(scan, patterns=turn.of_images(scan.patterns), valid=turn.of_images(scan.valid), valid_values=values)
+    return replace(
+        scan, patterns=turn.of_images(np.asarray(scan.patterns)), valid=turn.of_images(scan.valid), valid_values=values
+    )
 
 
 def with_lag(scan: Scan, lag: int, first: int = 0) -> Scan:

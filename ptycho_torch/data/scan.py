@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ptycho_torch.data import detector
 from ptycho_torch.data.checks import Survey, are_patterns, problems_of, propagation_problems
+from ptycho_torch.data.frames import FrameStack
 from ptycho_torch.data.patterns import chunks
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.types import Domain, Propagation
@@ -62,7 +63,7 @@ class Scan:
     @classmethod
     def from_arrays(
         cls,
-        patterns: ArrayLike,
+        patterns: ArrayLike | FrameStack,
         positions: ArrayLike,
         *,
         probe: ArrayLike | None = None,
@@ -85,7 +86,7 @@ class Scan:
         if domain is not None and domain not in get_args(Domain):
             raise UsageError(f"the measurement domain is {domain!r}: counts or amplitude is needed")
         stack, modes, obj = (
-            np.asarray(patterns),
+            cast("np.ndarray", patterns) if isinstance(patterns, FrameStack) else np.asarray(patterns),
             as_modes(probe, np.shape(patterns)[-1:]),
             None if obj is None else np.asarray(obj),
         )

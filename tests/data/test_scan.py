@@ -353,6 +353,8 @@ def test_files_that_are_no_archives(tmp_path, save):
         assert "not an NPZ" in refusal(other)
     unknown = tmp_path / "scan.tif"
     unknown.write_bytes(b"II*\x00")
+    assert "cut short or damaged" in refusal(unknown)
+    unknown.write_bytes(b"GIF89a")
     assert "not a scan file" in refusal(unknown)
     whole = save(members()).read_bytes()
     other.write_bytes(whole[: len(whole) // 2])

@@ -1,46 +1,93 @@
-"""Scan files: one module for each format, and `read_scan`, which selects the one for a file."""
+"""Scan files: a module for each format, and `read_scan`, which finds the one for a file, a folder or half of a pair."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
 
-from ptycho_torch.data.formats import npz
+from ptycho_torch.data.formats import (
+    cxi,
+    eiger,
+    electron,
+    hxn,
+    matlab,
+    nexus,
+    npz,
+    pair,
+    ptychodus,
+    ptylab,
+    ptypy,
+    ptyrad,
+    stack,
+)
+from ptycho_torch.data.formats.source import NOTHING, Declaration, Source, Stated, as_scan
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.types import Domain
 
 
-class ScanFormat(Protocol):
-    """The interface of a format module."""
+class Reader(Protocol):
+    """The interface of a format's module."""
 
-    name: str
+    NAME: str
+    DECLARES: Declaration
 
-    def recognises(self, path: Path) -> bool:
-        """Whether an existing file is of this format, by its name or its first bytes."""
+    def sniff(self, path: Path) -> bool:
+        """Whether a file or folder is of this format, by its keys or first bytes and never by its name."""
 
-    def read(self, path: Path, *, domain: Domain | None = None, trust_detector: bool = False) -> Scan:
-        """The scan in the file, checked; DataError in one line when it can't be used."""
+    def companions(self, path: Path) -> list[Path]:
+        """The files that make the scan, from the name of one of them."""
+
+    def read(self, path: Path) -> Source:
+        """What the files hold, in their own terms; DataError in one line."""
 
 
-FORMATS: tuple[ScanFormat, ...] = (npz,)
+READERS: tuple[Reader, ...] = (
+    npz,
+    ptychodus,
+    nexus,
+    cxi,
+    ptypy,
+    ptyrad,
+    pair,
+    ptylab,
+    hxn,
+    eiger,
+    electron,
+    matlab,
+    stack,
+)
+"""In order of certainty: the keys of the first ones are the most particular."""
 
 
-def read_scan(path: str | Path, *, domain: Domain | None = None, trust_detector: bool = False) -> Scan:
-    """The scan in a file of any known format; `domain` overrides what the file declares or a test would find.
+def open_source(path: str | Path) -> Source:
+    """What a file or folder of any known format holds, in its own terms.
 
-    With `trust_detector`, all pixels, values and frames that the file does not mask are used as they are.
+    Raises DataError, in one line, for one that is missing, unknown or damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    try:
+        known = next((reader for reader in READERS if reader.sniff(path)), None)
+        if known is not None:
+            return known.read(path)
+        is_empty = path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
+    names = ", ".join(reader.NAME for reader in READERS)
+    found = "an empty folder" if is_empty else "a folder without a scan" if path.is_dir() else "not a scan file"
+    raise DataError(f"{path}: {found} of a known format: {names} can be read")
+
+
+def read_scan(
+    path: str | Path, *, domain: Domain | None = None, trust_detector: bool = False, stated: Stated = NOTHING
+) -> Scan:
+    """The scan in a file or folder of any known format; `domain` overrides what it declares or a test would find.
+
+    `stated` is what is known beside the file: an energy, a distance, a part of the frames. With `trust_detector`, all
+    pixels, values and frames that the file does not mask are used as they are.
 
     Raises DataError, in one line, for a file that is missing, unknown, damaged or holds no usable scan.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: {'it is a folder, a scan file is needed' if path.is_dir() else 'no such file'}")
-    try:
-        known = next((form for form in FORMATS if form.recognises(path)), None)
-        if known is not None:
-            return known.read(path, domain=domain, trust_detector=trust_detector)
-    except OSError as error:
-        raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
-    names = ", ".join(form.name for form in FORMATS)
-    raise DataError(f"{path}: not a scan file of a known format: {names} can be read")
+    return as_scan(open_source(path), stated, domain=domain, trust_detector=trust_detector)

@@ -10,20 +10,25 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.patterns import mapped
-from ptycho_torch.data.scan import PROBE_UNITS, Scan
+from ptycho_torch.data.scan import PROBE_UNITS
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import atomic_path, sha256_of
 from ptycho_torch.types import Domain
 
-name = "NPZ"
+NAME = "NPZ"
+DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="px", mask="1 good")
+"""Positions are the object pixels that meet the probe's pixel N//2."""
+HALF_A_PIXEL = 0.5
+"""ptychodus 1.7 counts to the middle of the probe's window, (N − 1)/2: with its `bad_pixels`, and no mask of ours."""
 
 PATTERN_KEYS = ("diff3d", "diffraction")
 METADATA_BYTES = 2**20
@@ -65,14 +70,21 @@ CONTRACT: dict[str, type[np.generic]] = {
 """Keys and types as they are written; other keys go into the file as they are."""
 
 
-def recognises(path: Path) -> bool:
+def sniff(path: Path) -> bool:
     """Whether the file is named .npz or starts like a zip archive."""
+    if not path.is_file():
+        return False
     with open(path, "rb") as file:
         return path.suffix == ".npz" or file.read(4) == b"PK\x03\x04"
 
 
-def read(path: Path, *, domain: Domain | None = None, trust_detector: bool = False) -> Scan:
-    """The scan in an NPZ, checked. Patterns keep their stored type; no pickle is executed.
+def companions(path: Path) -> list[Path]:
+    """All is in one file."""
+    return [path]
+
+
+def read(path: Path) -> Source:
+    """The source in an NPZ. Patterns keep their stored type; no pickle is executed.
 
     Raises DataError that names every problem in one line.
     """
@@ -84,7 +96,7 @@ def read(path: Path, *, domain: Domain | None = None, trust_detector: bool = Fal
         what = "the archive is cut short or damaged: copy it again" if cut else "not an NPZ, a zip of arrays is needed"
         raise DataError(f"{path}: {what}") from None
     with archive:
-        return _Members(path, archive).scan(domain, trust_detector=trust_detector)
+        return _Members(path, archive).source()
 
 
 def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = None, /, **more: ArrayLike) -> None:
@@ -133,34 +145,41 @@ class _Members:
     def keys(self) -> list[str]:
         return [member.removesuffix(".npy") for member in self.archive.namelist() if member.endswith(".npy")]
 
-    def scan(self, domain: Domain | None, *, trust_detector: bool) -> Scan:
-        """The checked scan of these members."""
+    def source(self) -> Source:
+        """What these members hold."""
         self._check_keys()
         positions = self._coordinates("ycoords", "xcoords")
-        known: dict[str, Any] = {
-            "nominal_positions": None,
-            "domain": domain,
-            "domain_reason": "given by --measurement-domain",
-            "valid": self._valid(),
-            "obj": self._object(),
-            "pixel_size_m": self._positive("pixel_size_m", "obj_pixel_size_m"),
-            "wavelength_m": self._positive("wavelength_m"),
-            "propagation": self._word("propagation") or "far",
-            "propagation_distance_m": self._positive("propagation_distance_m"),
-            "probe_unit": self._unit_of_the_probe(),
-            "nphotons": self._positive("nphotons") or self._photons_in_metadata(),
-        }
-        if domain is None and "measurement_domain" in self.keys:
-            known |= {"domain": self._declared_domain(), "domain_reason": "declared in the file"}
-        if "probeGuess" in self.keys:
-            known |= {"probe": self._numbers("probeGuess"), "probe_origin": "probeGuess in the file"}
+        is_ptychodus = "bad_pixels" in self.keys and "mask" not in self.keys
+        domain = self._declared_domain() if "measurement_domain" in self.keys else None
+        pixel = self._positive("pixel_size_m", "obj_pixel_size_m")
+        propagation = self._word("propagation") or "far"
+        nominal = None
         if {"xcoords_start", "ycoords_start"} <= set(self.keys):
-            known["nominal_positions"] = self._coordinates("ycoords_start", "xcoords_start")
+            nominal = self._coordinates("ycoords_start", "xcoords_start")
         if "scan_index" in self.keys and (scans := len(np.unique(self._numbers("scan_index")))) > 1:
             self.notes.append(f"scan_index names {scans} scans: they are taken as one scan of one object")
         patterns = _as_stack(self._patterns(next(key for key in PATTERN_KEYS if key in self.keys)), len(positions))
-        known |= {"source": self.path, "digest": sha256_of(self.path), "notes": tuple(self.notes)}
-        return Scan.from_arrays(patterns, positions, trust_detector=trust_detector, **known)
+        return Source(
+            self.path,
+            NAME,
+            replace(DECLARES, domain=domain, index=HALF_A_PIXEL if is_ptychodus else 0.0),
+            frames=patterns,
+            positions=positions,
+            nominal_positions=nominal,
+            mask=self._valid(),
+            obj=self._object(),
+            object_pixel_m=None if pixel is None else (pixel, pixel),
+            wavelength_m=self._positive("wavelength_m"),
+            propagation=propagation,  # type: ignore[arg-type]
+            propagation_distance_m=self._positive("propagation_distance_m"),
+            domain_reason="declared in the file" if domain else "",
+            probe=self._numbers("probeGuess") if "probeGuess" in self.keys else None,
+            probe_origin="probeGuess in the file",
+            probe_unit=self._unit_of_the_probe(),
+            nphotons=self._positive("nphotons") or self._photons_in_metadata(),
+            digest=sha256_of(self.path),
+            notes=tuple(self.notes),
+        )
 
     def _check_keys(self) -> None:
         missing = [key for key in ("xcoords", "ycoords") if key not in self.keys]

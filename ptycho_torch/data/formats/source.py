@@ -1,0 +1,473 @@
+"""What a reader hands over, and the one function that makes our scan of it.
+
+A reader says what it found and what its format means by it (`Declaration`); lengths, signs, origins and polarities are
+converted here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy.fft import next_fast_len
+
+from ptycho_torch.data.formats.beside import positions_in, table_beside
+from ptycho_torch.data.formats.matching import matched
+from ptycho_torch.data.formats.optics import (
+    HIGHEST_PHOTON_EV,
+    electron_wavelength,
+    object_pixel,
+    photon_wavelength,
+)
+from ptycho_torch.data.frames import FrameStack, Window
+from ptycho_torch.data.patterns import MAPPED_BYTES, chunks
+from ptycho_torch.data.scan import Scan
+from ptycho_torch.errors import DataError, UsageError
+from ptycho_torch.types import Domain, Propagation
+
+LENGTH_UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+SAMPLED = 64
+"""Patterns whose mean tells where the beam is."""
+SAME_PIXEL = 0.01
+"""Relative difference up to which two statements of the object's pixel agree."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a format means by its arrays."""
+
+    domain: Domain | None = "counts"
+    """What the frames hold; None: the values tell."""
+    columns: Literal["yx", "xy"] = "yx"
+    """The order of the positions' columns: y is along rows."""
+    sign: Literal[1, -1] = 1
+    """+1: where the probe is on the object; −1: how the sample was moved, the opposite."""
+    unit: str = "m"
+    """Of the positions: px, or one of `LENGTH_UNITS`."""
+    index: float = 0.0
+    """Of positions in px: the object's pixel that meets the probe's pixel N//2, minus the coordinate."""
+    mask: Literal["1 good", "1 bad"] = "1 bad"
+    frames: Literal["as stored", "transposed"] = "as stored"
+    """Transposed: stored with columns before rows."""
+
+    def __str__(self) -> str:
+        about = "probe on the object" if self.sign > 0 else "sample motion"
+        return (
+            f"{self.domain or 'counts or amplitude'}; positions ({', '.join(self.columns)}) in {self.unit}, {about}; "
+            f"mask {self.mask}; frames {self.frames}"
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file holds, in its own terms. Lengths are in m, energies in eV, angles in rad, but for the positions."""
+
+    path: Path
+    form: str
+    declares: Declaration
+    frames: FrameStack | np.ndarray | None = None
+    positions: np.ndarray | None = None  # [k, 2], in the declared order, sign and unit
+    nominal_positions: np.ndarray | None = None
+    basis: np.ndarray | None = None  # [3, 2], directions of rows and columns in which the positions [k, 3] are given
+    frame_indexes: np.ndarray | None = None  # [n], of each frame
+    position_indexes: np.ndarray | None = None  # [k], of the frame that each position belongs to
+    raster: tuple[int, int] | None = None  # slow, fast: positions are a grid where the file lists none
+    step_m: tuple[float, float] | None = None  # of the grid, along y and x
+    photon_energy_ev: float | None = None
+    electron_voltage: float | None = None
+    wavelength_m: float | None = None
+    distance_m: float | None = None
+    detector_pixel_m: tuple[float, float] | None = None  # height, width
+    object_pixel_m: tuple[float, float] | None = None  # height, width
+    diffraction_step: float | None = None  # dk [1/m] of a detector pixel, where the file tells no distance
+    beam_centre: tuple[float, float] | None = None  # y, x, in pixels of the frames as stored
+    mask: np.ndarray | None = None  # [H, W] or [n, H, W], as declared
+    probe: np.ndarray | None = None
+    probe_origin: str = ""
+    probe_unit: str = ""
+    obj: np.ndarray | None = None
+    obj_centre_m: tuple[float, float] | None = None  # y, x, of the middle of the object's array
+    propagation: Propagation = "far"
+    propagation_distance_m: float | None = None
+    domain_reason: str = ""
+    nphotons: float | None = None
+    digest: str = ""
+    notes: tuple[str, ...] = ()
+
+    def having(self, **parts: Any) -> Source:
+        """This source with what another part of the file holds; what is None there is left as it is."""
+        return replace(self, **{name: value for name, value in parts.items() if value is not None})
+
+    def lacks(self, what: str, way: str) -> DataError:
+        """The error for what is missing, in one line."""
+        return DataError(f"{self.path} ({self.form}): {what}: {way}")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a user states beside the file, in SI and eV; it overrides what the file tells."""
+
+    positions: Path | None = None
+    photon_energy_ev: float | None = None
+    electron_voltage: float | None = None
+    distance_m: float | None = None
+    detector_pixel_m: float | None = None
+    pixel_size_m: float | None = None
+    step_m: float | None = None
+    rotation_rad: float | None = None
+    position_sign: Literal[1, -1] | None = None
+    frames: slice | None = None
+    crop: int | None = None
+    bin: int = 1
+    centre: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.photon_energy_ev is not None and self.electron_voltage is not None:
+            raise UsageError("a photon energy and an electron voltage are given: leave one of them out")
+        if self.photon_energy_ev is not None and not 1 <= self.photon_energy_ev <= HIGHEST_PHOTON_EV:
+            raise UsageError(
+                f"the photon energy is {self.photon_energy_ev:g} eV: 1 eV to {HIGHEST_PHOTON_EV:g} eV is needed"
+            )
+        for name in ("electron_voltage", "distance_m", "detector_pixel_m", "pixel_size_m", "step_m"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name.rsplit('_', 1)[0].replace('_', ' ')} is {value:g}: more than 0 is needed")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a part of each frame is asked for, or binning."""
+        return self.crop is not None or self.bin != 1 or self.centre is not None
+
+    def said(self) -> list[str]:
+        """What was stated, in words, for the notes of the scan."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return [f"stated: {', '.join(f'{name} {value}' for name, value in given.items())}"] if given else []
+
+
+NOTHING = Stated()
+
+
+def as_scan(
+    source: Source, stated: Stated = NOTHING, *, domain: Domain | None = None, trust_detector: bool = False
+) -> Scan:
+    """The checked scan of a source: wavelengths, pixels, positions and masks in our own terms.
+
+    A position is the object pixel (y, x) that meets pixel N//2 of the probe. With lengths, it is the position over the
+    object's pixel, dx = λz/(N·p) in the far field. Raises DataError, in one line, for what can't be told.
+    """
+    if source.frames is None:
+        raise source.lacks("it holds no patterns", "give the file that holds them")
+    source = _with_table(source, stated)
+    assert source.frames is not None
+    frames, notes = source.frames, [*source.notes, *stated.said()]
+    if frames.ndim != 3:
+        raise source.lacks(f"the patterns have shape {frames.shape}", "(n, N, N) is needed")
+    rows, places, nominal, more = _paired(source, stated)
+    notes += more
+    frames, mask, more = _seen(source, stated, rows)
+    notes += more
+    n = frames.shape[-1]
+    wavelength = _wavelength(source, stated)
+    pixel, more = _pixel(source, stated, wavelength, n)
+    notes += more
+    unit_px = source.declares.unit == "px" and source.positions is not None
+    if not unit_px and pixel is None:
+        raise _no_pixel(source, stated, wavelength)
+    known: dict[str, Any] = {}
+    if source.propagation == "near":
+        known["propagation_distance_m"] = source.propagation_distance_m
+    origin = _object_origin(source, pixel)
+    places = _in_pixels(source, stated, places, pixel, n) + origin
+    if nominal is not None:
+        nominal = _in_pixels(source, stated, nominal, pixel, n) + origin
+    kept: dict[str, Any] = {
+        "probe": source.probe,
+        "obj": source.obj,
+        "nominal_positions": nominal,
+        "valid": mask,
+        "propagation": source.propagation,
+        "probe_unit": source.probe_unit,
+        "nphotons": source.nphotons,
+        "pixel_size_m": None if pixel is None else float(np.sqrt(pixel[0] * pixel[1])),
+        "wavelength_m": wavelength,
+        "source": source.path,
+        "digest": source.digest,
+        "notes": tuple(notes),
+    }
+    if source.probe is not None and source.probe_origin:
+        known["probe_origin"] = source.probe_origin
+    if domain is not None:
+        known["domain_reason"] = "given by --measurement-domain"
+    elif source.declares.domain is not None:
+        domain, known["domain_reason"] = source.declares.domain, source.domain_reason or f"as {source.form} files hold"
+    return Scan.from_arrays(frames, places, domain=domain, trust_detector=trust_detector, **kept, **known)
+
+
+# --- patterns and positions -------------------------------------------------------------------------------------------
+
+
+def _paired(source: Source, stated: Stated) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[str]]:
+    """The frames that are used (row numbers) with their positions, nominal ones, and what was done."""
+    assert source.frames is not None
+    n, notes = len(source.frames), list[str]()
+    positions, nominal = source.positions, source.nominal_positions
+    if positions is None:
+        positions = _grid(source, stated)
+    rows = np.arange(n)
+    if source.position_indexes is not None and len(np.unique(source.position_indexes)) > 1:
+        names = source.frame_indexes if source.frame_indexes is not None else np.arange(n)
+        rows, positions, notes = matched(names, source.position_indexes, positions)
+        nominal = None
+        if not len(rows):
+            raise source.lacks("no position belongs to a pattern", "patterns and positions are of different scans")
+    if stated.frames is not None:
+        chosen = np.arange(len(rows))[stated.frames]
+        if len(rows) != len(positions):
+            raise source.lacks(f"{len(positions)} positions for {n} patterns", "frames can't be chosen among them")
+        if not len(chosen):
+            raise UsageError(f"no frame of {len(rows)} is chosen by {stated.frames}")
+        rows, positions = rows[chosen], positions[chosen]
+        nominal = None if nominal is None else nominal[chosen]
+        notes.append(f"{len(chosen)} of {n} frames are used, as asked")
+    return rows, positions, nominal, notes
+
+
+def _with_table(source: Source, stated: Stated) -> Source:
+    """The source with the positions of a table: that which is stated, or the one beside a file that holds none."""
+    assert source.frames is not None
+    file = stated.positions
+    if file is None and source.positions is None and source.raster is None:
+        file = table_beside(source.path, len(source.frames))
+    if file is None:
+        return source
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    places, unit, indexes, how = positions_in(file)
+    declares = replace(source.declares, columns="yx", sign=1, unit=unit, index=0.0)
+    notes = (*source.notes, f"positions: {file.name}, {how}")
+    parts: dict[str, Any] = {
+        "declares": declares,
+        "positions": places,
+        "position_indexes": indexes,
+        "nominal_positions": None,
+    }
+    return replace(source, basis=None, raster=None, obj_centre_m=None, notes=notes, **parts)
+
+
+def _grid(source: Source, stated: Stated) -> np.ndarray:
+    """Positions of a raster, `[n, 2]` in m (y, x), turned by the scan's rotation."""
+    if source.raster is None:
+        raise source.lacks("it holds no positions", "give them with --positions FILE")
+    step = source.step_m if stated.step_m is None else (stated.step_m, stated.step_m)
+    if step is None:
+        raise source.lacks("it tells no distance between the scan's positions", "add --step, as --step 1.2A")
+    slow, fast = source.raster
+    y, x = np.meshgrid(np.arange(slow) * step[0], np.arange(fast) * step[1], indexing="ij")
+    return np.stack([y.ravel(), x.ravel()], axis=1)
+
+
+def _in_pixels(
+    source: Source, stated: Stated, positions: np.ndarray, pixel: tuple[float, float] | None, n: int
+) -> np.ndarray:
+    """Positions as probe on the object, (y, x), in object pixels."""
+    declared = source.declares
+    is_grid = source.positions is None
+    if source.basis is not None:
+        directions = source.basis if source.basis.shape == (3, 2) else source.basis.T
+        positions = positions @ (directions / np.linalg.norm(directions, axis=0))
+        return positions * (stated.position_sign or declared.sign) / np.asarray(pixel)
+    places = positions[:, :2] if is_grid or declared.columns == "yx" else positions[:, 1::-1]
+    places = places * (stated.position_sign or (1 if is_grid else declared.sign))
+    if declared.unit != "px" or is_grid:
+        assert pixel is not None
+        places = places * (1.0 if is_grid else LENGTH_UNITS[declared.unit]) / np.asarray(pixel)
+    elif stated.cuts and source.frames is not None:
+        places = places * (n * stated.bin / np.asarray(source.frames.shape[-2:]))  # as dx = λz/(N·p)
+    if stated.rotation_rad:
+        cos, sin = np.cos(stated.rotation_rad), np.sin(stated.rotation_rad)
+        middle = places.mean(axis=0)
+        places = (places - middle) @ np.array([[cos, -sin], [sin, cos]]) + middle
+    return np.asarray(places, np.float64)
+
+
+def _object_origin(source: Source, pixel: tuple[float, float] | None) -> np.ndarray:
+    """What is added to positions in pixels, so that they are indices of the object's array: with lengths, its middle
+    (H − 1)/2 is at its centre, and the middle of the probe's window is half a pixel before pixel N//2."""
+    if source.declares.unit == "px":
+        return np.full(2, source.declares.index)
+    if source.obj is None or source.obj_centre_m is None or pixel is None or source.positions is None:
+        return np.zeros(2)
+    size = np.asarray(source.obj.shape[-2:])
+    return (size - 1) / 2 + 0.5 - np.asarray(source.obj_centre_m) / np.asarray(pixel)
+
+
+# --- lengths ----------------------------------------------------------------------------------------------------------
+
+
+def _wavelength(source: Source, stated: Stated) -> float | None:
+    if stated.photon_energy_ev is not None:
+        return photon_wavelength(stated.photon_energy_ev)
+    if stated.electron_voltage is not None:
+        return electron_wavelength(stated.electron_voltage)
+    if source.wavelength_m is not None:
+        return source.wavelength_m
+    if source.electron_voltage is not None:
+        return electron_wavelength(source.electron_voltage)
+    energy = source.photon_energy_ev
+    if energy is None:
+        return None
+    if energy > HIGHEST_PHOTON_EV:
+        raise source.lacks(
+            f"its photon energy is {energy:g} eV, that of a storage ring or of electrons",
+            "add --photon-energy, as 8keV, or --electron-voltage, as 300kV",
+        )
+    return photon_wavelength(energy)
+
+
+def _pixel(
+    source: Source, stated: Stated, wavelength: float | None, n: int
+) -> tuple[tuple[float, float] | None, list[str]]:
+    """Height and width of the object's pixel [m]: as stated, as the optics give it, or as the file tells."""
+    if stated.pixel_size_m is not None:
+        return (stated.pixel_size_m, stated.pixel_size_m), []
+    distance = source.distance_m if stated.distance_m is None else stated.distance_m
+    sides = source.detector_pixel_m
+    if stated.detector_pixel_m is not None:
+        sides = (stated.detector_pixel_m, stated.detector_pixel_m)
+    given, computed = source.object_pixel_m, None
+    if source.propagation == "far":
+        if wavelength is not None and distance and sides is not None:
+            height, width = (object_pixel(wavelength, distance, side * stated.bin, n) for side in sides)
+            computed = (height, width)
+        elif source.diffraction_step and distance is None:
+            computed = (1 / (n * stated.bin * source.diffraction_step),) * 2
+    told = any(x is not None for x in (stated.photon_energy_ev, stated.electron_voltage, stated.distance_m))
+    if given is None or (computed is not None and told):
+        return computed, []
+    if computed is not None and abs(given[0] / computed[0] - 1) > SAME_PIXEL:
+        note = (
+            f"the file tells an object pixel of {given[0]:.4g} m, λz/(N·p) is {computed[0]:.4g} m: the file's is used"
+        )
+        return given, [note]
+    return given, []
+
+
+def _no_pixel(source: Source, stated: Stated, wavelength: float | None) -> DataError:
+    missing, ways = list[str](), list[str]()
+    if wavelength is None:
+        missing.append("no photon energy")
+        ways.append("--photon-energy 8keV (or --electron-voltage 300kV)")
+    if not (stated.distance_m or source.distance_m):
+        missing.append("no distance of the detector")
+        ways.append("--distance 2m")
+    if source.detector_pixel_m is None and stated.detector_pixel_m is None:
+        missing.append("no size of its pixels")
+        ways.append("--detector-pixel 75um")
+    found = f"its positions are lengths, and it tells {', '.join(missing)}"
+    return source.lacks(found, f"add {', '.join(ways)}, or --pixel-size, the pixel of the object")
+
+
+# --- the detector -----------------------------------------------------------------------------------------------------
+
+
+def _seen(
+    source: Source, stated: Stated, rows: np.ndarray
+) -> tuple[FrameStack | np.ndarray, np.ndarray | None, list[str]]:
+    """The frames of these rows as N x N patterns with the beam in pixel N//2, bool mask of valid pixels, and notes."""
+    frames, mask = source.frames, _valid(source, rows)
+    assert frames is not None
+    if source.declares.frames == "transposed":
+        mask = None if mask is None else mask.swapaxes(-1, -2)
+        frames = frames.swapaxes(-1, -2) if isinstance(frames, np.ndarray) else frames.seen(is_transposed=True)
+    if len(rows) != len(frames) or (np.diff(rows) != 1).any():
+        frames = frames[rows] if isinstance(frames, np.ndarray) else frames.chosen(rows)
+    window, notes = _window(source, stated, frames)
+    if window is not None:
+        measured = np.ones(frames.shape[-2:], bool) if mask is None else mask
+        frames = window.of(frames) if isinstance(frames, np.ndarray) else frames.seen(window=window)
+        mask = window.of(measured, outside=False)
+    if isinstance(frames, FrameStack) and frames.nbytes < MAPPED_BYTES:
+        frames = frames[:]
+    return frames, mask, notes
+
+
+def _valid(source: Source, rows: np.ndarray) -> np.ndarray | None:
+    """bool, True = measured, `[H, W]` or, where it differs between the frames of these rows, `[n, H, W]`, as stored."""
+    if source.mask is None:
+        return None
+    assert source.frames is not None
+    mask = np.asarray(source.mask)
+    mask = mask != 0 if source.declares.mask == "1 good" else mask == 0
+    shape = source.frames.shape[-2:]
+    if mask.shape[-2:] != shape or mask.ndim not in (2, 3):
+        raise source.lacks(f"the mask has shape {mask.shape}, the patterns {shape}", "both need that of a pattern")
+    if mask.ndim == 3:
+        if len(mask) not in (1, len(source.frames)):
+            raise source.lacks(f"it holds {len(mask)} masks for {len(source.frames)} patterns", "one of each is needed")
+        mask = mask[rows] if len(mask) > 1 else mask
+        mask = mask[0] if (mask == mask[0]).all() else mask
+    return mask
+
+
+def _window(source: Source, stated: Stated, frames: FrameStack | np.ndarray) -> tuple[Window | None, list[str]]:
+    """The N x N pixels about the beam; None where these are the frames as they are."""
+    height, width = frames.shape[-2:]
+    wanted = stated.crop
+    if source.declares.unit == "px" and source.positions is not None and not stated.cuts:
+        return None, []  # another N would be another pixel of the object
+    if wanted is None and source.probe is not None and source.propagation == "far":
+        rows, columns = source.probe.shape[-2:] if source.probe.ndim > 1 else (0, 0)
+        wanted = rows if rows == columns and rows % 2 == 0 and rows > 0 else None
+    centre, how = stated.centre, "as asked"
+    told = source.beam_centre
+    if centre is None and told is not None and 0 < told[0] < height and 0 < told[1] < width:
+        y, x = told if source.declares.frames == "as stored" else told[::-1]
+        centre, how = (y, x), "as the file tells"
+    is_plain = height == width and height % 2 == 0 and stated.bin == 1 and wanted in (None, height)
+    middle = (height // 2, width // 2)
+    if is_plain and (centre is None or tuple(np.rint(centre).astype(int)) == middle):
+        return None, []
+    if centre is None:
+        centre, how = _brightest(frames), "where the mean pattern is"
+    y, x = (round(float(value)) for value in centre)
+    if not (0 <= y < height and 0 <= x < width):
+        raise UsageError(f"the centre ({y}, {x}) is outside of frames of {height} x {width} pixels")
+    room = 2 * min(y, x, height - y, width - x) // stated.bin
+    n = wanted if wanted is not None else _fast_size(room)
+    if n % 2:
+        raise UsageError(f"--crop is {n}: an even number of pixels is needed")
+    window = Window(y - n // 2 * stated.bin, x - n // 2 * stated.bin, n, stated.bin)
+    binned = f", binned {stated.bin} x {stated.bin}" if stated.bin > 1 else ""
+    beyond = n * stated.bin > 2 * min(y, x, height - y, width - x)
+    missing = "; what lies beyond the frame is not measured" if beyond else ""
+    return window, [f"frames of {height} x {width} pixels: {n} x {n}{binned} about ({y}, {x}) are used, {how}{missing}"]
+
+
+def _fast_size(room: int) -> int:
+    """The largest even number of pixels in this room whose Fourier transform is fast."""
+    size = room - room % 2
+    while size > 16 and next_fast_len(size) != size:
+        size -= 2
+    return size
+
+
+def _brightest(frames: FrameStack | np.ndarray) -> tuple[float, float]:
+    """The centre of mass (y, x) of the light in a mean pattern, without the largest of the type and single pixels."""
+    from scipy.ndimage import median_filter
+
+    some = np.unique(np.linspace(0, len(frames) - 1, SAMPLED).astype(int))
+    total = np.zeros(frames.shape[-2:])
+    for part in chunks(len(some), total.size):
+        read = np.nan_to_num(frames[some[part]].astype(np.float64), posinf=0, neginf=0)
+        if frames.dtype.kind in "ui":
+            read[read >= np.iinfo(frames.dtype).max] = 0
+        total += np.maximum(read, 0).sum(axis=0)
+    total = median_filter(total, 3)
+    total[total < 0.1 * total.max()] = 0
+    weight = total.sum()
+    if not weight:
+        return total.shape[0] / 2, total.shape[1] / 2
+    y, x = np.indices(total.shape)
+    return float((y * total).sum() / weight), float((x * total).sum() / weight)

@@ -1,0 +1,251 @@
+"""Files of other programs are the same scan: positions, lengths, masks, probe and object in our terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import layouts
+import numpy as np
+import pytest
+from layouts import DETECTOR_M, DISTANCE_M, DK, ENERGY_EV, PIXEL_M, STEP_M, VOLTAGE, WAVELENGTH_M, N, Truth
+
+import ptycho_torch as pt
+from ptycho_torch.data.formats import Stated, read_scan
+from ptycho_torch.data.scan import Scan
+
+STATED = Stated(photon_energy_ev=ENERGY_EV, distance_m=DISTANCE_M, detector_pixel_m=DETECTOR_M)
+LAYOUTS: dict[str, tuple[Callable[[Path, Truth], Path], set[str]]] = {
+    "ptychodus": (layouts.ptychodus, {"mask", "probe", "object", "wavelength"}),
+    "ptychodus training": (layouts.ptychodus_training, {"mask", "probe", "object", "no pixel"}),
+    "cdtools": (layouts.cdtools, {"mask", "wavelength"}),
+    "CXI": (layouts.cxi, {"mask", "wavelength"}),
+    "ptychodus CXI": (layouts.ptychodus_cxi, {"mask", "probe", "object", "wavelength"}),
+    "NeXus": (layouts.nexus, {"mask", "wavelength"}),
+    "ptypy": (layouts.ptypy, {"mask", "wavelength"}),
+    "pty-chi": (layouts.pty_chi, {"probe", "object"}),
+    "fold_slice pair": (layouts.fold_slice, {"wavelength"}),
+    "Matlab 5": (layouts.matlab_5, {"probe", "object", "wavelength"}),
+    "Matlab 7.3": (layouts.matlab_73, {"probe", "object", "wavelength"}),
+    "PtyRAD": (layouts.ptyrad, {"probe", "object"}),
+    "PtyLab": (layouts.ptylab, {"wavelength"}),
+    "HXN": (layouts.hxn, {"wavelength"}),
+    "Eiger": (layouts.eiger, {"mask", "wavelength", "crop"}),
+    "TIFF": (layouts.tiff, {"mask", "wavelength"}),
+    "NPY": (layouts.npy, {"probe", "wavelength", "stated"}),
+}
+"""Each with what the layout tells beside patterns and positions."""
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return layouts.a_scan()
+
+
+def read(path: Path, tells: set[str]) -> Scan:
+    stated = STATED if "stated" in tells else Stated(crop=N) if "crop" in tells else Stated()
+    return read_scan(path, trust_detector=True, stated=stated)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_the_same_scan(name: str, truth: Truth, tmp_path: Path) -> None:
+    write, tells = LAYOUTS[name]
+    scan = read(write(tmp_path, truth), tells)
+    assert scan.n == N and len(scan) == len(truth.counts)
+    offset = scan.positions - truth.positions
+    assert np.ptp(offset, axis=0).max() < 1e-4
+    counts = truth.counts * (~truth.bad if "mask" in tells else 1)
+    np.testing.assert_allclose(scan.counts(slice(None)), counts, rtol=1e-5)
+    if "mask" in tells:
+        assert np.array_equal(scan.valid, ~truth.bad)
+    if "no pixel" not in tells:
+        assert scan.pixel_size_m == pytest.approx(PIXEL_M, rel=1e-6)
+    if "wavelength" in tells:
+        assert scan.wavelength_m == pytest.approx(WAVELENGTH_M, rel=1e-6)
+    if "probe" in tells:
+        np.testing.assert_allclose(scan.probe[0], truth.probe, rtol=1e-5)
+    if "object" in tells:
+        assert scan.obj is not None and np.abs(offset).max() < 1e-4
+        np.testing.assert_allclose(scan.obj, truth.obj, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ptychodus", "ptychodus CXI", "pty-chi", "fold_slice pair", "PtyRAD"])
+def test_either_file_of_a_pair_and_its_folder_are_the_same_scan(name: str, truth: Truth, tmp_path: Path) -> None:
+    write, tells = LAYOUTS[name]
+    first = write(tmp_path, truth)
+    one, *rest = [read(path, tells) for path in sorted(tmp_path.iterdir())]
+    if name != "ptychodus CXI":
+        rest.append(read(tmp_path, tells))
+    assert first.parent == tmp_path and len(rest) >= 1
+    for other in rest:
+        assert np.array_equal(one.positions, other.positions) and np.array_equal(one.counts(3), other.counts(3))
+
+
+# --- indexes ----------------------------------------------------------------------------------------------------------
+
+
+def test_positions_follow_the_indexes_of_the_patterns(truth: Truth, tmp_path: Path) -> None:
+    path = layouts.ptychodus(tmp_path, truth)
+    count = len(truth.counts)
+    keep = np.delete(np.arange(count), [4, 11])  # two patterns without a position of their own
+    order = np.random.default_rng(0).permutation(keep)
+    indexes = np.concatenate([order, [7, 900]])  # a second one for pattern 7, and one of no pattern
+    places = np.concatenate([truth.metres[order], [truth.metres[7] + 2 * PIXEL_M], [[0.0, 0.0]]])
+    with h5py.File(tmp_path / "product.h5", "a") as file:
+        for key in ("probe_position_indexes", "probe_position_y_m", "probe_position_x_m"):
+            del file[key]
+        file["probe_position_indexes"] = indexes
+        file["probe_position_y_m"], file["probe_position_x_m"] = places.T
+    scan = read_scan(path, trust_detector=True)
+    wanted = truth.positions.copy()
+    wanted[7] += 1
+    for lost in (4, 11):
+        wanted[lost] = (wanted[lost - 1] + wanted[lost + 1]) / 2
+    assert np.abs(scan.positions - wanted).max() < 1e-6
+    said = " ".join(scan.notes)
+    assert "averaged" in said and "1 positions belong to none" in said and "2 patterns have no position" in said
+
+
+def test_indexes_that_are_all_zero_mean_nothing(truth: Truth, tmp_path: Path) -> None:
+    path = layouts.ptychodus(tmp_path, truth)
+    with h5py.File(tmp_path / "product.h5", "a") as file:
+        file["probe_position_indexes"][:] = 0
+    assert np.abs(read_scan(path, trust_detector=True).positions - truth.positions).max() < 1e-6
+
+
+# --- 4D-STEM ----------------------------------------------------------------------------------------------------------
+
+
+def hyperspy(folder: Path, data: np.ndarray) -> Path:
+    path = folder / "scan.hspy"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Experiments/scan")
+        group["data"] = data
+        for axis, (scale, unit) in enumerate([(STEP_M * 1e9, "nm")] * 2 + [(DK / 1e10, "1/angstrom")] * 2):
+            group.create_group(f"axis-{axis}").attrs.update({"scale": scale, "units": unit})
+        group.create_group("metadata/Acquisition_instrument/TEM").attrs["beam_energy"] = VOLTAGE / 1e3
+    return path
+
+
+def py4dstem(folder: Path, data: np.ndarray) -> Path:
+    path = folder / "cube.h5"
+    with h5py.File(path, "w") as file:
+        file["root/datacube/data"], file["root/datacube/dim0"] = data, np.array([0.0, 1.0])
+        told = file.create_group("root/metadatabundle/calibration")
+        told["R_pixel_size"], told["R_pixel_units"] = STEP_M * 1e10, "A"
+        told["Q_pixel_size"], told["Q_pixel_units"] = DK / 1e10, "A^-1"
+        told["accelerating_voltage"] = VOLTAGE
+    return path
+
+
+@pytest.mark.parametrize("write", [hyperspy, py4dstem])
+def test_a_raster_of_electron_patterns(write: Callable[[Path, np.ndarray], Path], truth: Truth, tmp_path: Path) -> None:
+    data = truth.counts.reshape(5, 7, N, N)
+    scan = read_scan(write(tmp_path, data), trust_detector=True)
+    pixel = 1 / (N * DK)
+    assert scan.pixel_size_m == pytest.approx(pixel) and scan.wavelength_m == pytest.approx(1.9687e-12, rel=1e-4)
+    y, x = np.divmod(np.arange(35), 7)
+    np.testing.assert_allclose(scan.positions - scan.positions[0], np.stack([y, x], 1) * STEP_M / pixel)
+    np.testing.assert_array_equal(scan.counts(9), data[1, 2])
+
+
+def test_a_4d_array_needs_its_step_and_its_pixel(truth: Truth, tmp_path: Path) -> None:
+    np.save(tmp_path / "cube.npy", truth.counts.reshape(5, 7, N, N))
+    with pytest.raises(pt.DataError, match="--step"):
+        read_scan(tmp_path / "cube.npy")
+    stated = Stated(step_m=STEP_M, pixel_size_m=STEP_M / 3, rotation_rad=np.pi / 2)
+    scan = read_scan(tmp_path / "cube.npy", stated=stated, trust_detector=True)
+    np.testing.assert_allclose(scan.positions[1] - scan.positions[0], [3, 0], atol=1e-9)  # x turned towards y
+
+
+# --- a part of it -----------------------------------------------------------------------------------------------------
+
+
+def test_frames_crop_and_binning(truth: Truth, tmp_path: Path) -> None:
+    path = layouts.ptypy(tmp_path, truth)
+    part = read_scan(path, trust_detector=True, stated=Stated(frames=slice(2, 30, 3)))
+    assert len(part) == 10 and np.array_equal(part.counts(1), truth.counts[5] * ~truth.bad)
+    small = read_scan(path, trust_detector=True, stated=Stated(crop=16))
+    assert small.pixel_size_m == pytest.approx(2 * PIXEL_M)
+    np.testing.assert_array_equal(small.counts(3), (truth.counts[3] * ~truth.bad)[8:24, 8:24])
+    assert np.ptp(2 * small.positions - truth.positions, axis=0).max() < 1e-6
+    binned = read_scan(path, trust_detector=True, stated=Stated(bin=2))
+    assert binned.n == 16 and binned.pixel_size_m == pytest.approx(PIXEL_M)
+    tiles = truth.counts[3].reshape(16, 2, 16, 2).sum((1, 3))
+    good = (~truth.bad).reshape(16, 2, 16, 2).all((1, 3))
+    np.testing.assert_array_equal(binned.counts(3), tiles * good)
+    wide = read_scan(path, trust_detector=True, stated=Stated(crop=40))
+    assert wide.n == 40 and not wide.valid[0].any() and wide.pixel_size_m == pytest.approx(PIXEL_M * N / 40)
+
+
+def test_pixels_of_an_object_change_with_the_number_of_detector_pixels(truth: Truth, tmp_path: Path) -> None:
+    path = layouts.ptychodus_training(tmp_path, truth)
+    with np.load(path) as held:
+        kept = {key: held[key] for key in held if key not in ("probeGuess", "objectGuess")}
+    np.savez(tmp_path / "plain.npz", **kept)
+    small = read_scan(tmp_path / "plain.npz", trust_detector=True, stated=Stated(crop=16))
+    assert np.ptp(2 * small.positions - truth.positions, axis=0).max() < 1e-6
+
+
+# --- what can't be told -----------------------------------------------------------------------------------------------
+
+
+def without(path: Path, *keys: str) -> Path:
+    with h5py.File(path, "a") as file:
+        for key in keys:
+            del file[key]
+    return path
+
+
+REFUSALS: dict[str, tuple[Callable[[Path, Truth], Path], str]] = {
+    "no energy": (lambda d, t: without(layouts.ptypy(d, t), "info/energy"), "no photon energy.*--photon-energy"),
+    "no distance": (lambda d, t: without(layouts.ptylab(d, t), "zo"), "no distance.*--distance"),
+    "no pixel": (lambda d, t: without(layouts.hxn(d, t), "ccd_pixel_um"), "no size of its pixels.*--detector-pixel"),
+    "no patterns": (lambda d, t: without(layouts.hxn(d, t), "points"), "not a scan file"),
+    "patterns only": (lambda d, t: _alone(layouts.ptychodus(d, t), "product.h5"), "patterns only.*product.h5"),
+    "product only": (
+        lambda d, t: _alone(layouts.ptychodus(d, t).with_name("product.h5"), "diffraction.h5"),
+        "no patterns",
+    ),
+    "lost chunk": (lambda d, t: _lost_link(layouts.eiger(d, t)), "scan_data_000002.h5"),
+    "cut short": (lambda d, t: _cut(layouts.ptypy(d, t)), "cut short"),
+    "near field": (lambda d, t: _near(layouts.ptychodus(d, t)), "far_field is False"),
+    "no positions": (lambda d, t: _alone(layouts.eiger(d, t), "scan_positions.csv"), "--positions"),
+    "ring energy": (lambda d, t: _ring(layouts.ptychodus(d, t)), "storage ring.*--photon-energy"),
+}
+
+
+def _alone(path: Path, other: str) -> Path:
+    (path.parent / other).unlink()
+    return path
+
+
+def _lost_link(path: Path) -> Path:
+    (path.parent / "scan_data_000002.h5").unlink()
+    return path
+
+
+def _cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:9000])
+    return path
+
+
+def _near(path: Path) -> Path:
+    with h5py.File(path.parent / "product.h5", "a") as file:
+        file.attrs["far_field"] = False
+    return path
+
+
+def _ring(path: Path) -> Path:
+    with h5py.File(path.parent / "product.h5", "a") as file:
+        file.attrs["photon_energy_eV"] = 3e9
+    return path
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_cannot_be_told_is_refused_in_one_line(name: str, truth: Truth, tmp_path: Path) -> None:
+    spoil, words = REFUSALS[name]
+    with pytest.raises(pt.DataError, match=words) as refused:
+        read_scan(spoil(tmp_path, truth))
+    assert "\n" not in str(refused.value)
