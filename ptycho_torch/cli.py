@@ -7,6 +7,7 @@ import difflib
 import errno
 import importlib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -150,6 +151,7 @@ def _run(words: list[str]) -> int:
         words = ["infer", *words[1:]]
     if not words or words[0] not in COMMANDS:
         return _overview(words)
+    words = _with_negative_values(words)
     name, command = words[0], COMMANDS[words[0]]
     parser = command_parser(name)
     _refuse_unknown_flags(parser, words[1:])
@@ -162,6 +164,17 @@ def _run(words: list[str]) -> int:
     module, function = command.function.split(":")
     result = getattr(importlib.import_module(module), function)(*positional, settings)
     return result if isinstance(result, int) else 0
+
+
+def _with_negative_values(words: list[str]) -> list[str]:
+    """`--rotation -34deg` as `--rotation=-34deg`, which argparse would take for another flag."""
+    joined = list[str]()
+    for word in words:
+        if joined and re.match(r"-\.?\d", word) and re.fullmatch(r"--[A-Za-z][\w-]*", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _let_threads_sleep() -> None:

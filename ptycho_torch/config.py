@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ptycho_torch import contradictions
+from ptycho_torch.errors import UsageError
 from ptycho_torch.types import Domain, Propagation
+from ptycho_torch.units import ANGLES, ENERGIES, INVERSE_LENGTHS, LENGTHS, VOLTAGES, quantity
 
 Group = Literal["input", "model", "training", "refinement", "simulation", "options", "computing", "output", "older"]
 """Where `--help` lists a flag; in this order, after the required ones."""
@@ -83,7 +86,109 @@ class ProbeMaskSettings(Config):
     )
 
 
-class ScanSettings(Config):
+QUANTITIES: dict[str, tuple[str, dict[str, float], str]] = {
+    "photon_energy": ("photon_energy_ev", ENERGIES, "--photon-energy 8keV"),
+    "electron_voltage": ("electron_voltage", VOLTAGES, "--electron-voltage 300kV"),
+    "distance": ("distance_m", LENGTHS, "--distance 2m"),
+    "detector_pixel": ("detector_pixel_m", LENGTHS, "--detector-pixel 75um"),
+    "diffraction_step": ("diffraction_step", INVERSE_LENGTHS, "--diffraction-step 0.08/A"),
+    "pixel_size": ("pixel_size_m", LENGTHS, "--pixel-size 12nm"),
+    "step": ("step_m", LENGTHS, "--step 1.2A"),
+    "rotation": ("rotation_rad", ANGLES, "--rotation -34deg"),
+    "semiangle": ("semiangle_rad", ANGLES, "--semiangle 21.4mrad"),
+    "defocus": ("defocus_m", LENGTHS, "--defocus -200A"),
+}
+"""What a flag with a unit is in the reader's terms, its units, and an example."""
+
+
+class SourceSettings(Config):
+    """What a scan's file does not tell, or tells wrong."""
+
+    positions: Path | None = setting(
+        None, "table of positions: y, x in a CSV, x y in other text, or named columns", group="input", reads="scan"
+    )
+    photon_energy: str | None = setting(
+        None, "energy of the photons with its unit, as 8keV", group="input", flags=("--photon-energy",)
+    )
+    electron_voltage: str | None = setting(
+        None, "accelerating voltage of electrons, as 300kV", group="input", flags=("--electron-voltage",)
+    )
+    distance: str | None = setting(None, "from the sample to the detector, as 2m", group="input")
+    detector_pixel: str | None = setting(
+        None, "side of a detector pixel, as 75um", group="input", flags=("--detector-pixel",)
+    )
+    diffraction_step: str | None = setting(
+        None, "what a detector pixel is in diffraction space, as 0.08/A", group="input", flags=("--diffraction-step",)
+    )
+    pixel_size: str | None = setting(
+        None, "side of an object pixel, instead of what the optics give", group="input", flags=("--pixel-size",)
+    )
+    step: str | None = setting(None, "between the positions of a 4-D array, as 1.2A", group="input")
+    rotation: str | None = setting(None, "of the scan against the detector, from x towards y, as -34deg", group="input")
+    semiangle: str | None = setting(
+        None, "of the convergent beam, as 21.4mrad: the probe is that of a round aperture", group="input"
+    )
+    defocus: str | None = setting(None, "of that probe, as -200A", group="input")
+    position_sign: Literal["1", "-1"] | None = setting(
+        None,
+        "1: positions are the probe's on the object; -1: the sample was moved (default: as the format says)",
+        group="input",
+        flags=("--position-sign",),
+    )
+    frames: str | None = setting(None, "which frames, as 0:1000:2", group="input")
+    crop: int | None = setting(None, "use the N x N pixels about the beam", group="input", ge=16)
+    bin: int | None = setting(None, "sum K x K detector pixels", group="input", ge=1, le=64)
+    beam_centre: str | None = setting(
+        None,
+        "row,column of the beam on the detector (default: as the file tells)",
+        group="input",
+        flags=("--beam-centre",),
+    )
+
+    @model_validator(mode="after")
+    def _quantities_have_units(self) -> Self:
+        self.stated()
+        return self
+
+    def stated(self) -> dict[str, Any]:
+        """What `Stated` takes. Raises UsageError for a quantity without its unit."""
+        found: dict[str, Any] = {}
+        for name, (key, units, example) in QUANTITIES.items():
+            text = getattr(self, name)
+            if text is not None:
+                found[key] = quantity(text, units, what=f"--{name.replace('_', '-')}", example=example)
+        if self.frames is not None:
+            found["frames"] = _slice_of(self.frames)
+        if self.beam_centre is not None:
+            found["centre"] = _pair_of(self.beam_centre)
+        if self.position_sign is not None:
+            found["position_sign"] = int(self.position_sign)
+        for name in ("positions", "crop"):
+            if getattr(self, name) is not None:
+                found[name] = getattr(self, name)
+        if self.bin is not None:
+            found["bin"] = self.bin
+        return found
+
+
+def _slice_of(text: str) -> slice:
+    words = text.split(":")
+    if len(words) in (2, 3) and all(re.fullmatch(r"[-+]?\d*", word) for word in words):
+        first, last, step = (int(word) if word.strip("+-") else None for word in (*words, "")[:3])
+        if step is None or step > 0:
+            return slice(first, last, step)
+    raise UsageError(f"--frames is {text!r}: first:last or first:last:step is needed, as 0:1000:2")
+
+
+def _pair_of(text: str) -> tuple[float, float]:
+    try:
+        row, column = (float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--beam-centre is {text!r}: row,column is needed, as 128,130.5") from None
+    return row, column
+
+
+class ScanSettings(SourceSettings):
     measurement_domain: Domain | None = setting(
         None,
         "what the scan file holds, photon counts or their square roots (default: what the file declares, or a test)",

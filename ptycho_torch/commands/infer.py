@@ -11,7 +11,7 @@ import torch
 
 from ptycho_torch.commands import command_line
 from ptycho_torch.config import InferenceConfig
-from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.formats import Stated, read_scan
 from ptycho_torch.data.geometry import turned
 from ptycho_torch.data.grouping import central_groups
 from ptycho_torch.data.scan import Scan
@@ -37,7 +37,12 @@ def infer(config: InferenceConfig) -> Reconstruction:
     """Reconstruct with these settings and write the results into the output folder."""
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
-    scan = read_scan(config.test_data, domain=config.measurement_domain, trust_detector=config.trust_detector)
+    scan = read_scan(
+        config.test_data,
+        domain=config.measurement_domain,
+        trust_detector=config.trust_detector,
+        stated=Stated(**config.stated()),
+    )
     scan = turned(scan, **config.geometry())
     _check_writable(config.output_dir)
     with ProgressLine(quiet=config.quiet) as progress:

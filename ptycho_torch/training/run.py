@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ptycho_torch import __version__
 from ptycho_torch.bundle import check_destination, write_bundle
 from ptycho_torch.config import TrainConfig
-from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.formats import Stated, read_scan
 from ptycho_torch.data.geometry import turned
 from ptycho_torch.data.grouping import central_groups, central_region, group_neighbours, split_by_position
 from ptycho_torch.data.scan import Scan
@@ -78,7 +78,12 @@ def train(config: TrainConfig) -> Path:
 
 def _read(path: Path, config: TrainConfig) -> Scan:
     """The scan in a file, in the geometry that the settings give and that can be."""
-    scan = read_scan(path, domain=config.measurement_domain, trust_detector=config.trust_detector)
+    scan = read_scan(
+        path,
+        domain=config.measurement_domain,
+        trust_detector=config.trust_detector,
+        stated=Stated(**config.stated()),
+    )
     return with_settled_geometry(turned(scan, **config.geometry()))
 
 

@@ -25,6 +25,8 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.types import Domain
 
+__all__ = ["READERS", "Declaration", "Reader", "Source", "Stated", "as_scan", "open_source", "read_scan"]
+
 
 class Reader(Protocol):
     """The interface of a format's module."""

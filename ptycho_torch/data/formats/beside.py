@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_torch.data.formats.units import LENGTHS, unit_of
 from ptycho_torch.errors import DataError
+from ptycho_torch.units import LENGTHS, unit_of
 
 MOST_FILES = 512
 """Of a folder that are looked at."""

@@ -13,9 +13,9 @@ from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.beside import partner
 from ptycho_torch.data.formats.ptychodus import one_layer, positive
 from ptycho_torch.data.formats.source import Declaration, Source
-from ptycho_torch.data.formats.units import ENERGIES
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import sha256_of
+from ptycho_torch.units import ENERGIES
 
 NAME = "CXI"
 DECLARES = Declaration(domain="counts", columns="xy", sign=-1, unit="m", mask="1 bad")

@@ -10,10 +10,10 @@ import numpy as np
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.ptychodus import positive
 from ptycho_torch.data.formats.source import Declaration, Source
-from ptycho_torch.data.formats.units import ENERGIES, LENGTHS
 from ptycho_torch.data.frames import FrameStack
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import sha256_of
+from ptycho_torch.units import ENERGIES, LENGTHS
 
 NAME = "DECTRIS master file"
 DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad")

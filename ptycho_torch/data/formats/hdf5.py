@@ -11,9 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ptycho_torch.data.formats.units import unit_of
 from ptycho_torch.data.frames import FrameStack
 from ptycho_torch.errors import DataError
+from ptycho_torch.units import unit_of
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 BLOCKS = (0, 512, 1024, 2048)

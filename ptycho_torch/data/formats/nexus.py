@@ -9,9 +9,9 @@ import h5py
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.ptychodus import positive
 from ptycho_torch.data.formats.source import Declaration, Source
-from ptycho_torch.data.formats.units import ENERGIES, LENGTHS
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import sha256_of
+from ptycho_torch.units import ENERGIES, LENGTHS
 
 NAME = "NeXus NXcxi_ptycho"
 DECLARES = Declaration(domain="counts", columns="xy", sign=-1, unit="m", mask="1 bad")

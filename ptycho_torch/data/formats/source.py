@@ -28,6 +28,16 @@ from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.types import Domain, Propagation
 
 LENGTH_UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+POSITIVE = (
+    "electron_voltage",
+    "distance_m",
+    "detector_pixel_m",
+    "diffraction_step",
+    "pixel_size_m",
+    "step_m",
+    "semiangle_rad",
+)
+"""Of what is stated."""
 SAMPLED = 64
 """Patterns whose mean tells where the beam is."""
 SAME_PIXEL = 0.01
@@ -114,9 +124,12 @@ class Stated:
     electron_voltage: float | None = None
     distance_m: float | None = None
     detector_pixel_m: float | None = None
+    diffraction_step: float | None = None
     pixel_size_m: float | None = None
     step_m: float | None = None
     rotation_rad: float | None = None
+    semiangle_rad: float | None = None
+    defocus_m: float | None = None
     position_sign: Literal[1, -1] | None = None
     frames: slice | None = None
     crop: int | None = None
@@ -130,10 +143,12 @@ class Stated:
             raise UsageError(
                 f"the photon energy is {self.photon_energy_ev:g} eV: 1 eV to {HIGHEST_PHOTON_EV:g} eV is needed"
             )
-        for name in ("electron_voltage", "distance_m", "detector_pixel_m", "pixel_size_m", "step_m"):
+        for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise UsageError(f"{name.rsplit('_', 1)[0].replace('_', ' ')} is {value:g}: more than 0 is needed")
+                raise UsageError(f"{name} is {value:g}: more than 0 is needed")
+        if self.defocus_m is not None and self.semiangle_rad is None:
+            raise UsageError("a defocus is given without the beam's semi-angle: add --semiangle, as 21.4mrad")
 
     @property
     def cuts(self) -> bool:
@@ -182,8 +197,9 @@ def as_scan(
     places = _in_pixels(source, stated, places, pixel, n) + origin
     if nominal is not None:
         nominal = _in_pixels(source, stated, nominal, pixel, n) + origin
+    probe = _aperture(stated, wavelength, pixel, n) if stated.semiangle_rad else source.probe
     kept: dict[str, Any] = {
-        "probe": source.probe,
+        "probe": probe,
         "obj": source.obj,
         "nominal_positions": nominal,
         "valid": mask,
@@ -196,7 +212,9 @@ def as_scan(
         "digest": source.digest,
         "notes": tuple(notes),
     }
-    if source.probe is not None and source.probe_origin:
+    if stated.semiangle_rad:
+        known["probe_origin"] = "a round aperture of the stated semi-angle"
+    elif source.probe is not None and source.probe_origin:
         known["probe_origin"] = source.probe_origin
     if domain is not None:
         known["domain_reason"] = "given by --measurement-domain"
@@ -341,9 +359,9 @@ def _pixel(
         if wavelength is not None and distance and sides is not None:
             height, width = (object_pixel(wavelength, distance, side * stated.bin, n) for side in sides)
             computed = (height, width)
-        elif source.diffraction_step and distance is None:
-            computed = (1 / (n * stated.bin * source.diffraction_step),) * 2
-    told = any(x is not None for x in (stated.photon_energy_ev, stated.electron_voltage, stated.distance_m))
+        elif step := stated.diffraction_step or source.diffraction_step:
+            computed = (1 / (n * stated.bin * step),) * 2
+    told = any(x is not None for x in (stated.photon_energy_ev, stated.distance_m, stated.diffraction_step))
     if given is None or (computed is not None and told):
         return computed, []
     if computed is not None and abs(given[0] / computed[0] - 1) > SAME_PIXEL:
@@ -352,6 +370,22 @@ def _pixel(
         )
         return given, [note]
     return given, []
+
+
+def _aperture(stated: Stated, wavelength: float | None, pixel: tuple[float, float] | None, n: int) -> np.ndarray:
+    """The probe of a round aperture, F⁻¹[1(|k| ≤ α/λ) exp(−iπλΔf k²)], complex64 `[1, N, N]`, its middle at N//2.
+
+    α is the semi-angle and Δf the defocus, more than 0 where the focus lies behind the sample (underfocus). Source:
+    Kirkland 2020, §3.
+    """
+    if wavelength is None or pixel is None:
+        raise UsageError("a semi-angle is given without the beam's energy: add --electron-voltage or --photon-energy")
+    assert stated.semiangle_rad is not None
+    ky, kx = np.meshgrid(*(np.fft.fftfreq(n, side) for side in pixel), indexing="ij")
+    squared = ky**2 + kx**2
+    opening = squared <= (stated.semiangle_rad / wavelength) ** 2
+    wave = opening * np.exp(-1j * np.pi * wavelength * (stated.defocus_m or 0.0) * squared)
+    return np.fft.fftshift(np.fft.ifft2(wave, norm="ortho"))[None].astype(np.complex64)
 
 
 def _no_pixel(source: Source, stated: Stated, wavelength: float | None) -> DataError:

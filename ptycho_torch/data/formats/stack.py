@@ -16,10 +16,10 @@ import numpy as np
 
 from ptycho_torch.data.formats.beside import positions_in, table
 from ptycho_torch.data.formats.source import LENGTH_UNITS, Declaration, Source
-from ptycho_torch.data.formats.units import LENGTHS, unit_of
 from ptycho_torch.data.frames import FrameStack
 from ptycho_torch.errors import DataError
 from ptycho_torch.files import sha256_of
+from ptycho_torch.units import LENGTHS, unit_of
 
 NAME = "stack of images"
 DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad")

@@ -64,6 +64,7 @@ NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*"
 def unit_of(word: str, units: dict[str, float]) -> float | None:
     """What a unit is in SI (energies: in eV), however it is written; None for another one."""
     plain = re.sub(r"\s+", "", word.strip().strip("[]"))
+    plain = f"1{plain}" if plain.startswith("/") else plain
     for name in (plain, SPELLINGS.get(plain, ""), SPELLINGS.get(plain.lower(), "")):
         if name in units:
             return units[name]
