@@ -57,6 +57,11 @@ COMMANDS = {
     "pretrain": Command(config.PretrainConfig, "ptycho_torch.commands.pretrain:pretrain"),
     "infer": Command(config.InferenceConfig, "ptycho_torch.commands.infer:infer"),
     "refine": Command(config.RefineConfig, "ptycho_torch.commands.infer:infer"),
+    "run": Command(
+        config.RunConfig,
+        "ptycho_torch.commands.run:run",
+        (("test_data", "file or folder of a scan, in any known format"),),
+    ),
     "simulate": Command(config.SimulateConfig, "ptycho_torch.commands.simulate:simulate"),
     "benchmark": Command(config.BenchmarkConfig, "ptycho_torch.commands.benchmark:benchmark"),
     "demo": Command(config.DemoConfig, "ptycho_torch.commands.demo:demo"),
@@ -78,6 +83,10 @@ COMMANDS = {
         ("inspect", "verify"),
     ),
 }
+
+
+METAVARS = {"test_data": "FILE"}
+"""How a word is called in help where it is a field of the settings."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -157,7 +166,7 @@ def _run(words: list[str]) -> int:
     _refuse_unknown_flags(parser, words[1:])
     values = vars(parser.parse_args(words[1:]))
     _refuse_missing_flags(parser, command.settings, values)
-    positional = [values.pop(word) for word, _ in command.words]
+    positional = [values.pop(word) for word, _ in command.words if word not in command.settings.model_fields]
     settings = _validated(command.settings, values, parser)
     _look_for_files(settings)
     _let_threads_sleep()
@@ -212,7 +221,8 @@ def _overview(words: list[str]) -> int:
 def command_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command, its flags derived from the fields of its settings: required ones first."""
     command = COMMANDS[name]
-    fields = command.settings.model_fields
+    typed = {word for word, _ in command.words}
+    fields = {field: info for field, info in command.settings.model_fields.items() if field not in typed}
     needed = {field: info for field, info in fields.items() if info.is_required()}
     parser = Parser(
         prog=f"ptycho-torch {name}",
@@ -225,9 +235,9 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     required = parser.add_argument_group("required")
     for position, (word, text) in enumerate(command.words):
         choices: dict[str, Any] = {"choices": command.choices} if command.choices and position == 0 else {}
-        required.add_argument(word, help=text, metavar=word, **choices)
+        required.add_argument(word, help=text, metavar=METAVARS.get(word, word), **choices)
     flags = [_add_flag(required, field, info) for field, info in needed.items()]
-    parser.usage = " ".join([parser.prog, *(word for word, _ in command.words), *flags, "[flags]"])
+    parser.usage = " ".join([parser.prog, *(METAVARS.get(word, word) for word, _ in command.words), *flags, "[flags]"])
     for group, title in GROUPS.items():
         listed = parser.add_argument_group(title)
         for field, info in fields.items():
@@ -320,7 +330,9 @@ def _refuse_missing_flags(
 ) -> None:
     shown = {action.dest: action.shown[0] for action in parser._actions if hasattr(action, "shown")}
     missing = [
-        shown[field] for field, info in settings.model_fields.items() if info.is_required() and field not in values
+        shown.get(field, field)
+        for field, info in settings.model_fields.items()
+        if info.is_required() and field not in values
     ]
     if missing:
         raise UsageError(f"{parser.prog}: it needs {' and '.join(missing)} (--help lists what can be given)")

@@ -375,8 +375,8 @@ class PretrainConfig(DeviceSettings):
     resume: bool = setting(False, "continue after the last finished stage in the output folder", group="training")
 
 
-REFINING_SWEEPS, MOVING_SWEEPS = 40, 90
-"""Sweeps of `refine` where no number is given."""
+REFINING_SWEEPS, MOVING_SWEEPS, RUN_SWEEPS = 40, 90, 60
+"""Sweeps of `refine` where no number is given, and of `run`: a probe that is found from the patterns takes more."""
 
 
 class RefinementSettings(Config):
@@ -511,6 +511,37 @@ class RefineConfig(InferenceConfig):
         if isinstance(values, dict) and values.get("refine") is None:
             moving = values.get("position_correction", "none") != "none"
             return {**values, "refine": MOVING_SWEEPS if moving else REFINING_SWEEPS}
+        return values
+
+
+class RunConfig(InferenceConfig):
+    """From the file that an instrument or another program wrote to an image, a verdict and a report."""
+
+    example: ClassVar[str] = "ptycho-torch run scan.h5"
+    test_data: Path = setting(..., "file or folder of a scan, in any known format", group="input", reads="scan")
+    model_path: Path = setting(
+        Path("pretrained"),
+        "initial object: pretrained (the network of the package), flat, a reconstruction.npz, or a bundle",
+        group="model",
+        flags=("--start", "--model_path"),
+        reads="model",
+    )
+    output_dir: Path = setting(
+        None, "folder for the results (default: the name of the file, and _results)", group="output"
+    )
+    refine: int | None = setting(
+        RUN_SWEEPS,
+        "sweeps at most; it stops when held-out patterns no longer improve",
+        group="refinement",
+        flags=("--sweeps",),
+        ge=1,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_the_scan(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("output_dir") is None and values.get("test_data") is not None:
+            return {**values, "output_dir": Path(f"{Path(values['test_data']).resolve().stem}_results")}
         return values
 
 

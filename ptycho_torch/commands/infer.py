@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,14 @@ FREED: dict[str, bool | Literal["auto"]] = {"yes": True, "no": False, "auto": "a
 
 def infer(config: InferenceConfig) -> Reconstruction:
     """Reconstruct with these settings and write the results into the output folder."""
+    scan, device = opened(config)
+    with ProgressLine(quiet=config.quiet) as progress:
+        result = reconstructed(scan, config, progress, device=device)
+    return delivered(result, scan, config)
+
+
+def opened(config: InferenceConfig) -> tuple[Scan, torch.device]:
+    """The scan, and the device; raises before any work where the results can't be written."""
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
     scan = read_scan(
@@ -43,32 +51,38 @@ def infer(config: InferenceConfig) -> Reconstruction:
         trust_detector=config.trust_detector,
         stated=Stated(**config.stated()),
     )
-    scan = turned(scan, **config.geometry())
     _check_writable(config.output_dir)
-    with ProgressLine(quiet=config.quiet) as progress:
-        result = reconstruct(
-            scan,
-            model=config.model_path,
-            refine=config.refine,
-            likelihood=config.likelihood,
-            probe_update=config.probe_update,
-            probe_from=config.probe_from,
-            modes=config.modes,
-            position_correction=config.position_correction,
-            intensity_fluctuation=FREED[config.intensity_fluctuation],
-            denoise=config.denoise,
-            patterns=config.n_images,
-            batch_size=config.inference_batch_size,
-            precision=config.precision,
-            device=device,
-            probe_mask=config.probe_mask,
-            probe_mask_diameter=config.probe_mask_diameter,
-            probe_mask_sigma=config.probe_mask_sigma,
-            diagnose=config.diagnose,
-            on_sweep=progress.on_sweep,
-            on_step=progress.step,
-            say=progress.say,
-        )
+    return turned(scan, **config.geometry()), device
+
+
+def reconstructed(
+    scan: Scan, config: InferenceConfig, progress: ProgressLine, *, device: torch.device, **changes: Any
+) -> Reconstruction:
+    """The reconstruction with these settings, but for the `changes`."""
+    settings: dict[str, Any] = {
+        "model": config.model_path,
+        "refine": config.refine,
+        "likelihood": config.likelihood,
+        "probe_update": config.probe_update,
+        "probe_from": config.probe_from,
+        "modes": config.modes,
+        "position_correction": config.position_correction,
+        "intensity_fluctuation": FREED[config.intensity_fluctuation],
+        "denoise": config.denoise,
+        "patterns": config.n_images,
+        "batch_size": config.inference_batch_size,
+        "precision": config.precision,
+        "probe_mask": config.probe_mask,
+        "probe_mask_diameter": config.probe_mask_diameter,
+        "probe_mask_sigma": config.probe_mask_sigma,
+        "diagnose": config.diagnose,
+    }
+    hooks: dict[str, Any] = {"on_sweep": progress.on_sweep, "on_step": progress.step, "say": progress.say}
+    return reconstruct(scan, device=device, **(settings | changes), **hooks)
+
+
+def delivered(result: Reconstruction, scan: Scan, config: InferenceConfig) -> Reconstruction:
+    """The result, once it is written and its verdict and summary are said."""
     _write(result, scan, config)
     _say_verdict(result, config)
     print(_summary(result, config))
