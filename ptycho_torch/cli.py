@@ -62,6 +62,11 @@ COMMANDS = {
         "ptycho_torch.commands.run:run",
         (("test_data", "file or folder of a scan, in any known format"),),
     ),
+    "check": Command(
+        config.CheckConfig,
+        "ptycho_torch.commands.check:run",
+        (("test_data", "file or folder of a scan, in any known format"),),
+    ),
     "simulate": Command(config.SimulateConfig, "ptycho_torch.commands.simulate:simulate"),
     "benchmark": Command(config.BenchmarkConfig, "ptycho_torch.commands.benchmark:benchmark"),
     "demo": Command(config.DemoConfig, "ptycho_torch.commands.demo:demo"),

@@ -545,6 +545,18 @@ class RunConfig(InferenceConfig):
         return values
 
 
+class CheckConfig(ScanSettings, GeometrySettings, DeviceSettings):
+    """What a scan's file holds and declares, what is wrong with it, and what a short trial makes of it."""
+
+    example: ClassVar[str] = "ptycho-torch check scan.h5"
+    test_data: Path = setting(..., "file or folder of a scan, in any known format", group="input", reads="scan")
+    trial: bool = setting(
+        True, "reconstruct the middle of the scan, for a verdict and the time that all will take", flags=("--trial",)
+    )
+    json_output: bool = setting(False, "print JSON", group="output", flags=("--json",))
+    strict: bool = setting(False, "end with exit code 5 where the verdict of the trial is bad", group="output")
+
+
 class SimulateConfig(Config):
     """Simulate a scan of a known object, and write it as a scan file."""
 

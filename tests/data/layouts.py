@@ -36,10 +36,10 @@ class Truth:
         return (self.positions - 0.5 - (np.array(self.obj.shape) - 1) / 2) * PIXEL_M
 
 
-def a_scan(seed: int = 3, rows: int = 5, columns: int = 7) -> Truth:
+def a_scan(seed: int = 3, rows: int = 5, columns: int = 7, step: float = 4.0) -> Truth:
     """A jittered raster, more wide than high, of sub-pixel positions."""
     rng = np.random.default_rng(seed)
-    y, x = np.meshgrid(np.arange(rows) * 4.0, np.arange(columns) * 4.0, indexing="ij")
+    y, x = np.meshgrid(np.arange(rows) * step, np.arange(columns) * step, indexing="ij")
     positions = np.stack([y.ravel(), x.ravel()], axis=1) + rng.uniform(-0.7, 0.7, (rows * columns, 2)) + N / 2 + 2
     shape = object_shape(positions, N)
     obj, probe = random_object((shape[0] + 3, shape[1] + 6), rng=rng), random_probe(N, rng=rng)

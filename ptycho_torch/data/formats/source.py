@@ -219,7 +219,7 @@ def as_scan(
     if domain is not None:
         known["domain_reason"] = "given by --measurement-domain"
     elif source.declares.domain is not None:
-        domain, known["domain_reason"] = source.declares.domain, source.domain_reason or f"as {source.form} files hold"
+        domain, known["domain_reason"] = source.declares.domain, source.domain_reason or f"by the format, {source.form}"
     return Scan.from_arrays(frames, places, domain=domain, trust_detector=trust_detector, **kept, **known)
 
 
