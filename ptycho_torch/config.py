@@ -553,7 +553,7 @@ class CheckConfig(ScanSettings, GeometrySettings, DeviceSettings):
     trial: bool = setting(
         True, "reconstruct the middle of the scan, for a verdict and the time that all will take", flags=("--trial",)
     )
-    json_output: bool = setting(False, "print JSON", group="output", flags=("--json",))
+    json_output: bool = setting(False, "print JSON", group="output", flags=("--json", "--json-output"))
     strict: bool = setting(False, "end with exit code 5 where the verdict of the trial is bad", group="output")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ptycho_torch.commands.infer import delivered, opened, reconstructed
 from ptycho_torch.config import RunConfig
+from ptycho_torch.data.scan import Scan
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.types import Reconstruction
 
@@ -13,27 +15,42 @@ RANKS = {"good": 2, "doubtful": 1, "bad": 0}
 
 
 def run(config: RunConfig) -> Reconstruction:
-    """Reconstruct a scan; free its probe where the verdict on the first attempt is not good, and keep the better one.
+    """Reconstruct a scan; while the verdict is not good, free the probe, then find one from the patterns.
 
-    A scan without a probe starts with one that is found from its patterns. The better of two has the better verdict, or
-    explains more of the pixels that no step used.
+    A scan without a probe starts with the last. What is kept has the best verdict, or explains most of the differences
+    between the patterns: by those that no step used, a probe from the patterns of the four measured scans would win
+    where it is 3 to 9 dB worse.
     """
     scan, device = opened(config)
-    changes: dict[str, Any] = {}
-    if scan.probe_is_guess and scan.propagation == "far" and config.probe_from == "file":
-        changes["probe_from"] = "patterns"
     with ProgressLine(quiet=config.quiet) as progress:
-        result = reconstructed(scan, config, progress, device=device, **changes)
-        if _rank(result)[0] < RANKS["good"] and not config.probe_update:
-            progress.say("the verdict is not good: once more, with the probe freed")
-            other = reconstructed(scan, config, progress, device=device, **changes, probe_update=True)
-            is_better = _rank(other) > _rank(result)
-            progress.say(f"the {'second' if is_better else 'first'} attempt explains more, and is kept")
-            result = other if is_better else result
-    return delivered(result, scan, config)
+        best: Reconstruction | None = None
+        for words, changes in _attempts(scan, config):
+            if best is not None:
+                progress.say(f"the verdict is not good: once more, {words}")
+            result = reconstructed(scan, config, progress, device=device, **changes)
+            if best is not None:
+                progress.say(f"this explains {'more, and is kept' if _rank(result) > _rank(best) else 'less'}")
+            best = result if best is None or _rank(result) > _rank(best) else best
+            if _rank(best)[0] == RANKS["good"]:
+                break
+    assert best is not None
+    return delivered(best, scan, config)
+
+
+def _attempts(scan: Scan, config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is tried in this order: a few words, and the settings that differ."""
+    searches = scan.propagation == "far" and config.probe_from == "file"
+    if scan.probe_is_guess and searches:
+        yield "", {"probe_from": "patterns"}
+        return
+    yield "", {}
+    if not config.probe_update:
+        yield "with the probe freed", {"probe_update": True}
+    if searches:
+        yield "with a probe found from the patterns", {"probe_from": "patterns"}
 
 
 def _rank(result: Reconstruction) -> tuple[int, float]:
-    """How good a result is: its verdict, then the share of the held-out pixels that it explains."""
+    """How good a result is: its verdict, then the share of the patterns' differences that it explains."""
     assert result.verdict is not None
-    return RANKS[result.verdict.status], float(result.verdict.as_dict()["explained"] or 0.0)
+    return RANKS[result.verdict.status], -float(result.verdict.as_dict()["unexplained"] or 0.0)
