@@ -67,6 +67,14 @@ COMMANDS = {
         "ptycho_torch.commands.check:run",
         (("test_data", "file or folder of a scan, in any known format"),),
     ),
+    "convert": Command(
+        config.ConvertConfig,
+        "ptycho_torch.commands.convert:run",
+        (
+            ("test_data", "file or folder of a scan, in any known format"),
+            ("output", "NAME.npz, .cxi or .ptyd, NAME_dp.hdf5 of pty-chi, or a folder of ptychodus"),
+        ),
+    ),
     "simulate": Command(config.SimulateConfig, "ptycho_torch.commands.simulate:simulate"),
     "benchmark": Command(config.BenchmarkConfig, "ptycho_torch.commands.benchmark:benchmark"),
     "demo": Command(config.DemoConfig, "ptycho_torch.commands.demo:demo"),

@@ -557,6 +557,17 @@ class CheckConfig(ScanSettings, GeometrySettings, DeviceSettings):
     strict: bool = setting(False, "end with exit code 5 where the verdict of the trial is bad", group="output")
 
 
+class ConvertConfig(ScanSettings, GeometrySettings):
+    """Write a scan in another program's format."""
+
+    example: ClassVar[str] = "ptycho-torch convert scan.npz scan.cxi"
+    test_data: Path = setting(..., "file or folder of a scan, in any known format", group="input", reads="scan")
+    result: Path | None = setting(
+        None, "a reconstruction.npz of this scan: its probe, object and positions", group="input", reads="model"
+    )
+    quiet: bool = setting(False, QUIET, group="output")
+
+
 class SimulateConfig(Config):
     """Simulate a scan of a known object, and write it as a scan file."""
 

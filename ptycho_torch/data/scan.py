@@ -49,6 +49,7 @@ class Scan:
     wavelength_m: float | None = None
     propagation: Propagation = "far"  # from object to detector
     propagation_distance_m: float | None = None  # effective, z₁z₂/(z₁ + z₂); near field only
+    detector_distance_m: float | None = None  # far field; None: not known
     nphotons: float | None = None  # photons in the mean pattern, as declared
     source: Path = Path("arrays in memory")
     digest: str = ""  # sha256 of the file

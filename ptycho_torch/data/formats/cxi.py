@@ -63,7 +63,7 @@ def read(path: Path) -> Source:
         if found.get("frames") is not None:
             source = replace(source, path=part, digest=sha256_of(part))
         source = source.having(**{name: value for name, value in found.items() if name != "is_ptychodus"})
-        if found["is_ptychodus"]:
+        if found["is_ptychodus"] and source.basis is None:
             source = replace(source, form="CXI of ptychodus", declares=replace(DECLARES, sign=1))
     if source.frames is None:
         raise DataError(f"{path} (CXI): it holds no patterns: copy the file that holds them beside it")

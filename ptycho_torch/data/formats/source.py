@@ -208,6 +208,7 @@ def as_scan(
         "nphotons": source.nphotons,
         "pixel_size_m": None if pixel is None else float(np.sqrt(pixel[0] * pixel[1])),
         "wavelength_m": wavelength,
+        "detector_distance_m": (stated.distance_m or source.distance_m) if source.propagation == "far" else None,
         "source": source.path,
         "digest": source.digest,
         "notes": tuple(notes),

@@ -1,0 +1,124 @@
+"""What we write is the same scan again, for us and for the programs whose formats they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import layouts
+import numpy as np
+import pytest
+from layouts import DETECTOR_M, DISTANCE_M, ENERGY_EV, PIXEL_M, WAVELENGTH_M, N, Truth
+
+import ptycho_torch as pt
+from ptycho_torch.cli import main
+from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.formats.writers import write_scan
+from ptycho_torch.data.scan import Scan
+
+NAMES = ("scan.npz", "scan.cxi", "scan.ptyd", "scan_dp.hdf5", "folder")
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return layouts.a_scan()
+
+
+@pytest.fixture
+def scan(truth: Truth, tmp_path: Path) -> Scan:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    return read_scan(layouts.ptychodus(folder, truth), trust_detector=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_is_read_again_as_the_same_scan(name: str, scan: Scan, tmp_path: Path) -> None:
+    write_scan(tmp_path / name, scan)
+    again = read_scan(tmp_path / name, trust_detector=True)
+    offset = again.positions - scan.positions
+    assert np.ptp(offset, axis=0).max() < 1e-6
+    np.testing.assert_allclose(again.counts(slice(None)), scan.counts(slice(None)), rtol=1e-5)
+    assert again.pixel_size_m == pytest.approx(PIXEL_M) and again.wavelength_m == pytest.approx(WAVELENGTH_M)
+    if name != "scan_dp.hdf5":  # which has no mask
+        assert np.array_equal(again.valid, scan.valid)
+    if name != "scan.ptyd":  # which has no probe and no object
+        np.testing.assert_allclose(again.probe, scan.probe, rtol=1e-6)
+        assert again.obj is not None and np.abs(offset).max() < 1e-6
+        np.testing.assert_allclose(again.obj, scan.obj)
+
+
+def test_a_reconstruction_is_written_on_the_grid_of_the_object(scan: Scan, tmp_path: Path) -> None:
+    result = pt.reconstruct(scan, refine=5, diagnose=False)
+    write_scan(tmp_path / "out", scan, result)
+    assert scan.obj is not None
+    with h5py.File(tmp_path / "out" / "product.h5") as file:
+        obj, attributes = file["object"][0], dict(file["object"].attrs)
+        assert obj.shape == scan.obj.shape and attributes["center_x_m"] == attributes["center_y_m"] == 0
+        assert file.attrs["photon_energy_eV"] == pytest.approx(ENERGY_EV)
+        assert file.attrs["detector_object_distance_m"] == DISTANCE_M
+    with h5py.File(tmp_path / "out" / "diffraction.h5") as file:
+        assert file["patterns"].attrs["detector_pixel_width_m"] == pytest.approx(DETECTOR_M)
+        assert file["patterns"].dtype == np.uint16 and file["bad_pixels"][3, 20]
+    y, x = result.origin
+    height, width = result.object.shape
+    y0, x0 = max(y, 0), max(x, 0)
+    part = result.object[y0 - y : min(height, scan.obj.shape[0] - y), x0 - x : min(width, scan.obj.shape[1] - x)]
+    np.testing.assert_array_equal(obj[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]], part)
+
+
+def test_what_a_format_needs_and_the_scan_lacks_is_named(scan: Scan, truth: Truth, tmp_path: Path, capsys) -> None:
+    plain = layouts.ptychodus_training(tmp_path, truth)
+    assert main(["convert", str(plain), str(tmp_path / "scan.cxi")]) == 3
+    error = capsys.readouterr().err
+    assert "--pixel-size" in error and error.count("\n") == 1
+    assert main(["convert", str(plain), str(tmp_path / "scan.png")]) == 2
+    assert ".cxi" in capsys.readouterr().err
+    words = ["--pixel-size", "64.6nm", "--photon-energy", "8keV"]
+    assert main(["convert", str(plain), str(tmp_path / "scan.cxi"), *words]) == 0
+    again = read_scan(tmp_path / "scan.cxi", trust_detector=True)
+    assert np.ptp(again.positions - truth.positions, axis=0).max() < 1e-6
+    assert again.pixel_size_m == pytest.approx(64.6e-9)
+
+
+def test_a_reconstruction_goes_along(truth: Truth, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    path = layouts.ptychodus(given, truth)
+    assert main(["run", str(path), "--output_dir", str(tmp_path / "out"), "--sweeps", "3", "--no-diagnose"]) == 0
+    result = tmp_path / "out" / "reconstruction.npz"
+    assert main(["convert", str(path), str(tmp_path / "done.cxi"), "--result", str(result)]) == 0
+    found = read_scan(tmp_path / "done.cxi")
+    assert found.obj is not None and not np.array_equal(found.obj, truth.obj)
+
+
+# --- the programs themselves, where they are installed ----------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cdtools_reads_our_cxi(scan: Scan, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("cdtools.datasets", reason="cdtools is not installed (pip install cdtools-py)")
+    write_scan(tmp_path / "scan.cxi", scan)
+    found = datasets.Ptycho2DDataset.from_cxi(tmp_path / "scan.cxi")
+    basis = np.asarray(found.detector_geometry["basis"])
+    places = found.translations.numpy() @ (basis / np.linalg.norm(basis, axis=0)) / PIXEL_M
+    assert np.ptp(places - scan.positions, axis=0).max() < 1e-3
+    assert np.array_equal(np.asarray(found.mask, bool), scan.valid) and found.patterns.shape == (len(scan), N, N)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["folder", "scan.cxi"])
+def test_ptychodus_reads_our_files(name: str, scan: Scan, tmp_path: Path) -> None:
+    files = pytest.importorskip("ptychodus.api.io", reason="ptychodus is not installed (pip install ptychodus)")
+    write_scan(tmp_path / name, scan)
+    if name == "folder":
+        product = files.load_product(tmp_path / name / "product.h5")
+        assert files.load_diffraction_data(tmp_path / name / "diffraction.h5").get_patterns().shape == (len(scan), N, N)
+    else:
+        from ptychodus.plugins.cxi_file import CXIProductFileIO
+
+        product = CXIProductFileIO().read(tmp_path / name)
+    centre, size = product.object_.get_center(), np.array(product.object_.get_array().shape[-2:])
+    metres = np.array([[place.y_m, place.x_m] for place in product.probe_positions])
+    places = (metres - [centre.y_m, centre.x_m]) / product.object_.get_pixel_geometry().width_m + (size - 1) / 2
+    assert np.abs(places + 0.5 - scan.positions).max() < 1e-6
+    assert product.metadata.photon_energy_eV == pytest.approx(ENERGY_EV)
