@@ -67,6 +67,11 @@ COMMANDS = {
         "ptycho_torch.commands.check:run",
         (("test_data", "file or folder of a scan, in any known format"),),
     ),
+    "ptychodus": Command(
+        config.PtychodusConfig,
+        "ptycho_torch.commands.ptychodus:run",
+        (("test_data", "folder with diffraction.h5 and product.h5"),),
+    ),
     "convert": Command(
         config.ConvertConfig,
         "ptycho_torch.commands.convert:run",

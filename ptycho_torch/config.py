@@ -545,6 +545,25 @@ class RunConfig(InferenceConfig):
         return values
 
 
+class PtychodusConfig(RunConfig):
+    """Reconstruct in the batch folder of ptychodus: reads diffraction.h5 and the product, writes product.h5."""
+
+    example: ClassVar[str] = "ptycho-torch ptychodus batch_folder"
+    test_data: Path = setting(..., "folder with diffraction.h5 and product.h5", group="input", reads="folder")
+    output_dir: Path = setting(
+        None,
+        "folder for product.h5 and the results (default: the same; its product is kept as product-in.h5)",
+        group="output",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_same_folder(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("output_dir") is None and values.get("test_data") is not None:
+            return {**values, "output_dir": Path(values["test_data"])}
+        return values
+
+
 class CheckConfig(ScanSettings, GeometrySettings, DeviceSettings):
     """What a scan's file holds and declares, what is wrong with it, and what a short trial makes of it."""
 

@@ -122,3 +122,32 @@ def test_ptychodus_reads_our_files(name: str, scan: Scan, tmp_path: Path) -> Non
     places = (metres - [centre.y_m, centre.x_m]) / product.object_.get_pixel_geometry().width_m + (size - 1) / 2
     assert np.abs(places + 0.5 - scan.positions).max() < 1e-6
     assert product.metadata.photon_energy_eV == pytest.approx(ENERGY_EV)
+
+
+# --- the batch folder of ptychodus ------------------------------------------------------------------------------------
+
+
+def test_the_batch_folder_of_ptychodus(truth: Truth, tmp_path: Path, capsys) -> None:
+    layouts.ptychodus(tmp_path, truth)
+    with h5py.File(tmp_path / "product.h5", "r+") as file:
+        file.attrs["comments"] = "kept"
+        file["object"][...] = 0.5
+        file["object"].attrs["center_x_m"] = 3e-9  # half a pixel would be 39 nm: no array of ours lies there
+    words = ["--sweeps", "20", "--no-diagnose", "--quiet"]
+    assert main(["ptychodus", str(tmp_path), *words]) == 0
+    with h5py.File(tmp_path / "product.h5") as file, h5py.File(tmp_path / "product-in.h5") as given:
+        obj = file["object"][0]
+        assert obj.shape == truth.obj.shape and file.attrs["comments"] == "kept"
+        assert dict(file["object"].attrs) == dict(given["object"].attrs)
+        assert np.array_equal(file["probe_position_x_m"][()], given["probe_position_x_m"][()])
+        assert (given["object"][()] == 0.5).all() and obj[0, 0] == 0.5
+        middle = (slice(20, -20), slice(20, -20))
+        ours, wanted = obj[middle], truth.obj[middle]
+    ours = ours * np.vdot(ours, wanted) / np.vdot(ours, ours)
+    assert np.abs(np.vdot(ours - ours.mean(), wanted - wanted.mean())) > 0.95 * (
+        np.linalg.norm(ours - ours.mean()) * np.linalg.norm(wanted - wanted.mean())
+    )
+    before = (tmp_path / "product-in.h5").read_bytes()
+    assert main(["ptychodus", str(tmp_path), *words]) == 0  # again, from the same input
+    assert (tmp_path / "product-in.h5").read_bytes() == before
+    assert main(["ptychodus", str(tmp_path / "nowhere")]) == 3

@@ -16,7 +16,8 @@ from ptycho_torch.files import sha256_of
 
 NAME = "ptychodus"
 DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad")
-PRODUCTS = ("product.h5", "product-in.h5")
+PRODUCTS = ("product-in.h5", "product.h5")
+"""Of several: the input of a batch, where it was kept beside its result."""
 
 
 def _is_diffraction(path: Path) -> bool:
@@ -25,7 +26,8 @@ def _is_diffraction(path: Path) -> bool:
     )
 
 
-def _is_product(path: Path) -> bool:
+def is_product(path: Path) -> bool:
+    """Whether it has the datasets of a product."""
     return hdf5.holds(path, "probe_position_x_m", "probe_position_y_m", "probe", "probe_position_indexes")
 
 
@@ -33,18 +35,18 @@ def sniff(path: Path) -> bool:
     """Whether this is one of the two files, or a folder that holds both."""
     if path.is_dir():
         return any(_is_diffraction(file) for file in sorted(path.glob("*.h5"))[:64])
-    return _is_diffraction(path) or _is_product(path)
+    return _is_diffraction(path) or is_product(path)
 
 
 def companions(path: Path) -> list[Path]:
     """The two files that make a scan: patterns, then positions."""
     if path.is_dir():
         patterns = partner(path, _is_diffraction, swaps=(), what="the patterns", names=("diffraction.h5",))
-        product = partner(path, _is_product, swaps=(), what="the product", names=PRODUCTS)
+        product = partner(path, is_product, swaps=(), what="the product", names=PRODUCTS)
     elif _is_diffraction(path):
         patterns = path
         swaps = (("diffraction", "product"),)
-        product = partner(path, _is_product, swaps=swaps, what="its product", names=PRODUCTS)
+        product = partner(path, is_product, swaps=swaps, what="its product", names=PRODUCTS)
     else:
         swaps = (("product", "diffraction"),)
         patterns = partner(path, _is_diffraction, swaps=swaps, what="its patterns", names=("diffraction.h5",))
@@ -56,7 +58,7 @@ def read(path: Path) -> Source:
     """The source in the two files, from the name of either or of their folder."""
     parts = companions(path)
     patterns = next((file for file in parts if _is_diffraction(file)), None)
-    product = next((file for file in parts if _is_product(file)), None)
+    product = next((file for file in parts if is_product(file)), None)
     if patterns is None:
         raise DataError(f"{path} (ptychodus product): it holds no patterns: copy diffraction.h5 beside it")
     source = Source(patterns, NAME, DECLARES, digest=sha256_of(patterns))

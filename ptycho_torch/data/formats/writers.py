@@ -5,6 +5,7 @@ All lengths come from one `Record`: positions in m about the middle of the objec
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +98,16 @@ def _on_a_grid(scan: Scan, positions: np.ndarray, result: Reconstruction | None)
         height, width = int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1
         obj = np.ones((height, width), np.complex64)
     if result is not None:
-        y, x = (int(one - other) for one, other in zip(result.origin, origin, strict=True))
-        height, width = result.object.shape[-2], result.object.shape[-1]
-        y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + height, obj.shape[0]), min(x + width, obj.shape[1])
-        obj[y0:y1, x0:x1] = result.object[y0 - y : y1 - y, x0 - x : x1 - x]
+        _lay(obj, result, origin)
     return obj, origin
+
+
+def _lay(obj: np.ndarray, result: Reconstruction, origin: np.ndarray) -> None:
+    """Writes the reconstruction into an array whose first pixel lies at `origin` of the scan's grid."""
+    y, x = (int(one - other) for one, other in zip(result.origin, origin, strict=True))
+    height, width = result.object.shape[-2], result.object.shape[-1]
+    y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + height, obj.shape[0]), min(x + width, obj.shape[1])
+    obj[y0:y1, x0:x1] = result.object[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
 def _stored(scan: Scan) -> np.dtype[Any]:
@@ -179,6 +185,41 @@ def write_product_arrays(file: Any, record: Record) -> None:
         obj.attrs[f"center_{axis}_m"] = 0.0
     file["object_layer_spacing_m"] = np.zeros(0)
     file["loss_epochs"], file["loss_values"] = np.zeros(1, int), np.ones(1)
+
+
+def write_result_into_product(path: Path, given: Path, positions: np.ndarray, result: Reconstruction) -> None:
+    """A copy of a product in which probe and object are those of a reconstruction, all on the grid of its object.
+
+    positions: float64 `[n, 2]`, those that were read from it. What lies outside of the reconstruction stays as it was;
+    moved positions replace those of the product where each has its own.
+    """
+    import h5py
+
+    with atomic_path(path) as temporary:
+        shutil.copyfile(given, temporary)
+        with h5py.File(temporary, "r+") as file:
+            obj = np.array(file["object"])
+            layers = obj.reshape(-1, *obj.shape[-2:])
+            if len(layers) > 1:
+                raise DataError(f"{given}: its object has {len(layers)} layers: one is needed")
+            _lay(layers[0], result, np.zeros(2, int))
+            _replace(file, "object", layers.reshape(obj.shape))
+            if result.probe is not None:
+                _replace(file, "probe", result.probe[None].astype(np.complex64))
+            moved = positions.copy()
+            moved[result.pattern_indices] = result.positions
+            if len(moved) == len(file["probe_position_x_m"]) and not np.array_equal(moved, positions):
+                shift = (moved - positions) * [file["object"].attrs[f"pixel_{side}_m"] for side in ("height", "width")]
+                for axis, by in zip("yx", shift.T, strict=True):
+                    _replace(file, f"probe_position_{axis}_m", file[f"probe_position_{axis}_m"][()] + by)
+
+
+def _replace(file: Any, key: str, values: np.ndarray) -> None:
+    """Other numbers in a dataset, with its attributes."""
+    attributes = dict(file[key].attrs)
+    del file[key]
+    file[key] = values
+    file[key].attrs.update(attributes)
 
 
 def write_ptychodus(folder: Path, record: Record) -> None:
