@@ -107,6 +107,11 @@ class SourceSettings(Config):
     positions: Path | None = setting(
         None, "table of positions: y, x in a CSV, x y in other text, or named columns", group="input", reads="scan"
     )
+    map: str | None = setting(
+        None,
+        "what is where in an HDF5 of no known format: a TOML file, or diffraction=KEY positions_x=KEY … in quotes",
+        group="input",
+    )
     photon_energy: str | None = setting(
         None, "energy of the photons with its unit, as 8keV", group="input", flags=("--photon-energy",)
     )
@@ -166,6 +171,8 @@ class SourceSettings(Config):
         for name in ("positions", "crop"):
             if getattr(self, name) is not None:
                 found[name] = getattr(self, name)
+        if self.map is not None:
+            found["mapping"] = self.map
         if self.bin is not None:
             found["bin"] = self.bin
         return found

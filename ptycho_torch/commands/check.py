@@ -31,8 +31,8 @@ SCARCE = 300.0
 def run(config: CheckConfig) -> dict[str, Any]:
     """Print the table, or JSON; exit code 5 with `--strict` where the trial's verdict is bad."""
     use_available_threads()
-    source = open_source(config.test_data)
     stated = Stated(**config.stated())
+    source = open_source(config.test_data, mapping_text=stated.mapping)
     scan = as_scan(source, stated, domain=config.measurement_domain, trust_detector=config.trust_detector)
     scan = in_pixels(turned(scan, **config.geometry()))
     found: dict[str, Any] = {

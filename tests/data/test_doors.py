@@ -202,7 +202,7 @@ REFUSALS: dict[str, tuple[Callable[[Path, Truth], Path], str]] = {
     "no energy": (lambda d, t: without(layouts.ptypy(d, t), "info/energy"), "no photon energy.*--photon-energy"),
     "no distance": (lambda d, t: without(layouts.ptylab(d, t), "zo"), "no distance.*--distance"),
     "no pixel": (lambda d, t: without(layouts.hxn(d, t), "ccd_pixel_um"), "no size of its pixels.*--detector-pixel"),
-    "no patterns": (lambda d, t: without(layouts.hxn(d, t), "points"), "not a scan file"),
+    "no patterns": (lambda d, t: without(layouts.hxn(d, t), "points"), "no known format.*--map"),
     "patterns only": (lambda d, t: _alone(layouts.ptychodus(d, t), "product.h5"), "patterns only.*product.h5"),
     "product only": (
         lambda d, t: _alone(layouts.ptychodus(d, t).with_name("product.h5"), "diffraction.h5"),
@@ -248,4 +248,54 @@ def test_what_cannot_be_told_is_refused_in_one_line(name: str, truth: Truth, tmp
     spoil, words = REFUSALS[name]
     with pytest.raises(pt.DataError, match=words) as refused:
         read_scan(spoil(tmp_path, truth))
+    assert "\n" not in str(refused.value)
+
+
+# --- any HDF5 ---------------------------------------------------------------------------------------------------------
+
+
+def anything(folder: Path, t: Truth) -> Path:
+    path = folder / "beamline.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/measurement/frames"] = t.counts.swapaxes(-1, -2)
+        file["entry/motors/px"], file["entry/motors/py"] = -t.metres.T[::-1] * 1e6
+        file["entry/energy"], file["good"] = ENERGY_EV, (~t.bad).T.astype(np.uint8)
+    return path
+
+
+def test_any_hdf5_is_read_by_a_mapping(truth: Truth, tmp_path: Path) -> None:
+    path = anything(tmp_path, truth)
+    words = (
+        "diffraction=entry/measurement/frames positions_x=entry/motors/px positions_y=entry/motors/py unit=um sign=-1 "
+        "energy_eV=entry/energy distance_m=2 detector_pixel_m=75e-6 good_pixels=good transposed=true domain=counts"
+    )
+    table = "\n".join(
+        f"{key} = {value if key in ('distance_m', 'detector_pixel_m', 'sign') else repr(value)}"
+        for key, value in (word.split("=") for word in words.split())
+    )
+    (tmp_path / "map.toml").write_text(f'file = "beamline.h5"\n{table.replace(chr(39), chr(34))}\n')
+    given = read_scan(path, trust_detector=True, stated=Stated(mapping=words))
+    for scan in (given, read_scan(tmp_path / "map.toml", trust_detector=True)):
+        assert np.ptp(scan.positions - truth.positions, axis=0).max() < 1e-6
+        np.testing.assert_array_equal(scan.counts(4), truth.counts[4] * ~truth.bad)
+        assert np.array_equal(scan.valid, ~truth.bad) and scan.pixel_size_m == pytest.approx(PIXEL_M)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("positions=entry/motors/px", "no diffraction"),
+        ("diffraction=entry/nowhere", "no entry/nowhere"),
+        ("diffraction=entry/energy", "shape"),
+        ("diffraction=entry/measurement/frames unit=inch", "unit is 'inch'"),
+        ("diffraction=entry/measurement/frames sign=2", "sign is 2"),
+        ("diffraction=entry/measurement/frames colour=red", "colour means nothing"),
+        ("diffraction=entry/measurement/frames positions_x=entry/motors/px", "positions_x and positions_y"),
+        ("diffraction=entry/measurement/frames energy_eV=entry/motors", "energy_eV"),
+    ],
+)
+def test_a_mapping_that_fits_nothing_is_refused(truth: Truth, tmp_path: Path, words: str, says: str) -> None:
+    path = anything(tmp_path, truth)
+    with pytest.raises(pt.DataError, match=says) as refused:
+        read_scan(path, stated=Stated(mapping=words))
     assert "\n" not in str(refused.value)

@@ -9,7 +9,9 @@ from ptycho_torch.data.formats import (
     cxi,
     eiger,
     electron,
+    hdf5,
     hxn,
+    mapping,
     matlab,
     nexus,
     npz,
@@ -57,19 +59,22 @@ READERS: tuple[Reader, ...] = (
     eiger,
     electron,
     matlab,
+    mapping,
     stack,
 )
 """In order of certainty: the keys of the first ones are the most particular."""
 
 
-def open_source(path: str | Path) -> Source:
-    """What a file or folder of any known format holds, in its own terms.
+def open_source(path: str | Path, *, mapping_text: str | None = None) -> Source:
+    """What a file or folder of any known format holds, in its own terms; with a mapping, any HDF5.
 
     Raises DataError, in one line, for one that is missing, unknown or damaged.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file")
+    if mapping_text is not None:
+        return mapping.mapped(path, mapping.mapping_of(mapping_text))
     try:
         known = next((reader for reader in READERS if reader.sniff(path)), None)
         if known is not None:
@@ -78,6 +83,9 @@ def open_source(path: str | Path) -> Source:
     except OSError as error:
         raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
     names = ", ".join(reader.NAME for reader in READERS)
+    if path.is_file() and hdf5.is_hdf5(path):
+        way = "say what is where, by --map diffraction=… (docs/formats.md)"
+        raise DataError(f"{path}: its HDF5 is of no known format: {way}")
     found = "an empty folder" if is_empty else "a folder without a scan" if path.is_dir() else "not a scan file"
     raise DataError(f"{path}: {found} of a known format: {names} can be read")
 
@@ -92,4 +100,4 @@ def read_scan(
 
     Raises DataError, in one line, for a file that is missing, unknown, damaged or holds no usable scan.
     """
-    return as_scan(open_source(path), stated, domain=domain, trust_detector=trust_detector)
+    return as_scan(open_source(path, mapping_text=stated.mapping), stated, domain=domain, trust_detector=trust_detector)

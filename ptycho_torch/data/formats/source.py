@@ -120,6 +120,7 @@ class Stated:
     """What a user states beside the file, in SI and eV; it overrides what the file tells."""
 
     positions: Path | None = None
+    mapping: str | None = None
     photon_energy_ev: float | None = None
     electron_voltage: float | None = None
     distance_m: float | None = None
