@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,20 @@ from ptycho_torch.physics.likelihood import LOSSES, total_variation
 from ptycho_torch.scale import gauge_prior
 
 PRIOR_WEIGHT = 0.1
+
+
+class PtychoPINN_Lightning:
+    """The name under which ptychodus holds a trained network: the file that keeps it, read when it is used."""
+
+    loss_name, val_loss_name = "train_loss", "val_loss"
+
+    def __init__(self, checkpoint: str | Path | None = None) -> None:
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **_: object) -> PtychoPINN_Lightning:
+        """The network in this file; what it was trained with stands in the file itself."""
+        return cls(checkpoint_path)
 
 
 class PtychoModel(nn.Module):

@@ -438,7 +438,7 @@ def _coverage(result: Reconstruction) -> dict[str, Any]:
 
 def _against_reference(result: Reconstruction, scan: Scan) -> dict[str, Any]:
     """Scores against the scan's own object, where it has one: the truth of a simulation, else a reference."""
-    if scan.obj is None:
+    if scan.obj is None or (scan.obj == scan.obj.flat[0]).all():  # an initial guess is no reference
         return {}
     ours, reference = as_placed_object(result), as_placed_object(scan)
     try:

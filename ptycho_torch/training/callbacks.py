@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,21 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from ptycho_torch.errors import Interrupted, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.progress import ProgressLine
+
+
+class Listeners(pl.Callback):
+    """Callbacks of another Lightning, whose classes this trainer doesn't know, are told of the end of each epoch."""
+
+    def __init__(self, listeners: Sequence[Any]) -> None:
+        self._listeners = tuple(listeners)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for listener in self._listeners:
+            listener.on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for listener in self._listeners:
+            listener.on_validation_epoch_end(trainer, pl_module)
 
 
 class Progress(pl.Callback):

@@ -8,7 +8,7 @@ import platform
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -94,13 +94,15 @@ def train_scan(
     validation: Scan | None = None,
     device: str = "auto",
     say: Callable[[str], object] | None = None,
+    listeners: Sequence[Any] = (),
     **settings: Any,
 ) -> Predictor:
     """A model trained on a scan, ready for `reconstruct`.
 
     `settings` are those of the command `train`, by their names: `max_epochs=20, network="unrolled", gridsize=2, …`.
     Without `validation`, a part of the scan is held out. The bundle, checkpoints and log stay in `output_dir`; without
-    it nothing stays. Nothing is printed; `say` takes lines of text. Raises UsageError for a setting that does not
+    it nothing stays. Nothing is printed; `say` takes lines of text. `listeners` are callbacks of any Lightning, which
+    are told of the end of each epoch. Raises UsageError for a setting that does not
     exist or has no meaning, DataError for a scan that cannot be trained on.
     """
     with ExitStack() as stack:
@@ -111,7 +113,7 @@ def train_scan(
         place = resolve_device(config.accelerator, config.device)
         stack.enter_context(own_switches(place, is_deterministic=config.deterministic))
         stack.enter_context(_trainer_silenced())
-        model = load_model(_train(scan, validation, config, place, say or (lambda _: None)).bundle)
+        model = load_model(_train(scan, validation, config, place, say or (lambda _: None), listeners).bundle)
     if output_dir is not None:
         return model
     return replace(model, name="a model trained on these patterns", facts={**model.facts, "bundle": "not kept"})
@@ -144,7 +146,12 @@ def _trainer_silenced() -> Iterator[None]:
 
 
 def _train(
-    scan: Scan, test: Scan | None, config: TrainConfig, device: torch.device, say: Callable[[str], object]
+    scan: Scan,
+    test: Scan | None,
+    config: TrainConfig,
+    device: torch.device,
+    say: Callable[[str], object],
+    listeners: Sequence[Any] = (),
 ) -> _Trained:
     """Trains on the scan with these settings, and writes the bundle."""
     scan, test = _prepared(scan, test, config, device, say)
@@ -170,7 +177,7 @@ def _train(
     calibrated = (
         math.log(scale.probe_norm / (scan.n / 2)) if is_in_photons(scan, scale.probe_norm, scan.photons(kept)) else None
     )
-    trainer = _fit(model, regions, validation, config, device, calibrated_log_scale=calibrated)
+    trainer = _fit(model, regions, validation, config, device, calibrated_log_scale=calibrated, listeners=listeners)
     if config.intensity_scale == "learned":
         scale = replace(scale, value=float(model.log_scale.detach().exp()), origin=f"learned, from {scale.origin}")
     bundle = _write_bundle(model, scan, scale, config, trainer)
@@ -317,11 +324,12 @@ def _fit(
     device: torch.device,
     *,
     calibrated_log_scale: float | None,
+    listeners: Sequence[Any] = (),
 ) -> pl.Trainer:
     """Runs the trainer and leaves the best weights in the model."""
     import pytorch_lightning as pl
 
-    from ptycho_torch.training.callbacks import GracefulStop, StopWhenDiverged, same_signal_handlers
+    from ptycho_torch.training.callbacks import GracefulStop, Listeners, StopWhenDiverged, same_signal_handlers
     from ptycho_torch.training.lightning import LightningPtycho, accelerator_of, keep_quiet
 
     keep_quiet()
@@ -347,7 +355,13 @@ def _fit(
         max_epochs=config.max_epochs,
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip or None,
-        callbacks=[StopWhenDiverged(), *checkpoints, *_other_callbacks(config, monitored), GracefulStop()],
+        callbacks=[
+            StopWhenDiverged(),
+            *checkpoints,
+            *_other_callbacks(config, monitored),
+            Listeners(listeners),
+            GracefulStop(),
+        ],
         logger=_logger(config),
         enable_checkpointing=config.enable_checkpointing,
         enable_progress_bar=False,

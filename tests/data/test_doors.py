@@ -159,6 +159,26 @@ def test_a_4d_array_needs_its_step_and_its_pixel(truth: Truth, tmp_path: Path) -
     np.testing.assert_allclose(scan.positions[1] - scan.positions[0], [3, 0], atol=1e-9)  # x turned towards y
 
 
+def test_the_probe_of_an_aperture(truth: Truth, tmp_path: Path) -> None:
+    """A disk of α/λ in the far field; underfocus is a phase of −πλΔf k², which spreads the light."""
+    np.save(tmp_path / "cube.npy", truth.counts.reshape(5, 7, N, N))
+    words = {"step_m": STEP_M, "diffraction_step": DK, "electron_voltage": VOLTAGE, "semiangle_rad": 12e-3}
+    sharp = read_scan(tmp_path / "cube.npy", stated=Stated(**words), trust_detector=True)
+    wide = read_scan(tmp_path / "cube.npy", stated=Stated(**words, defocus_m=2e-8), trust_detector=True)
+    assert sharp.wavelength_m is not None and not sharp.probe_is_guess
+    k = (np.arange(N) - N // 2) * DK
+    squared = k[:, None] ** 2 + k**2
+    inside = squared <= (12e-3 / sharp.wavelength_m) ** 2
+    waves = [np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(scan.probe[0]))) for scan in (sharp, wide)]
+    for wave in waves:
+        assert np.array_equal(np.abs(wave) > 0.5 * np.abs(wave).max(), inside)
+    phase = np.angle(waves[1] / waves[0])[inside]
+    wanted = np.angle(np.exp(-1j * np.pi * sharp.wavelength_m * 2e-8 * squared[inside]))
+    np.testing.assert_allclose(phase, wanted, atol=1e-3)
+    middle = np.unravel_index(np.abs(sharp.probe[0]).argmax(), (N, N))
+    assert middle == (N // 2, N // 2)
+
+
 # --- a part of it -----------------------------------------------------------------------------------------------------
 
 

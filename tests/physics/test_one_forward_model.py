@@ -19,6 +19,7 @@ ALLOWED = {
     ("simulation/variety.py", "fft2"): "makes probes: aberrations",
     ("simulation/variety.py", "ifft2"): "makes probes: aberrations",
     ("simulation/unseen.py", "fft2"): "makes probes: a defocus that a network has not seen",
+    ("data/formats/source.py", "ifft2"): "makes probes: a round aperture, with its defocus",
     ("verdict/hypotheses.py", "fft2"): "makes probes: another defocus, and compares probes",
     ("verdict/hypotheses.py", "ifft2"): "makes probes: another defocus, and compares probes",
     ("simulation/unseen.py", "ifft2"): "makes probes: a defocus that a network has not seen",

@@ -201,7 +201,7 @@ def as_scan(
     probe = _aperture(stated, wavelength, pixel, n) if stated.semiangle_rad else source.probe
     kept: dict[str, Any] = {
         "probe": probe,
-        "obj": None if source.obj is None or (source.obj == source.obj.flat[0]).all() else source.obj,
+        "obj": source.obj,
         "nominal_positions": nominal,
         "valid": mask,
         "propagation": source.propagation,

@@ -1,0 +1,1 @@
+"""The door of ptychodus: the names that it imports, over the functions of this package."""
