@@ -47,7 +47,8 @@ class Survey:
             if not real or broken.any():
                 continue
             whole = whole and _are_whole(values)
-            squares = np.square(values, dtype=np.float64)
+            with np.errstate(over="ignore"):
+                squares = np.square(values, dtype=np.float64)
             power, total = power + float(squares.sum()), total + float(values.sum(dtype=np.float64))
             if whole_squares:
                 squares = squares[squares < LARGEST_TELLING]

@@ -319,3 +319,83 @@ def test_a_mapping_that_fits_nothing_is_refused(truth: Truth, tmp_path: Path, wo
     with pytest.raises(pt.DataError, match=says) as refused:
         read_scan(path, stated=Stated(mapping=words))
     assert "\n" not in str(refused.value)
+
+
+# --- damaged files ----------------------------------------------------------------------------------------------------
+
+
+def _with(how: str, values: np.ndarray) -> object:
+    made = {
+        "text": lambda: "word",
+        "empty": lambda: np.zeros((0, *np.shape(values)[1:])),
+        "NaN": lambda: np.full(np.shape(values), np.nan),
+        "a number": lambda: 1.0,
+        "other rank": lambda: np.asarray(values)[None, None],
+        "huge": lambda: np.full(np.shape(values), 1e300),
+        "zero": lambda: np.zeros(np.shape(values)),
+        "half": lambda: np.asarray(values)[: max(1, len(values) // 2)] if np.ndim(values) else values,
+        "null": lambda: h5py.Empty("f4"),
+    }
+    return made[how]()
+
+
+def _datasets(file: Path) -> list[str]:
+    found = list[str]()
+    with h5py.File(file) as opened:
+        opened.visititems(lambda key, node: found.append(key) if isinstance(node, h5py.Dataset) else None)
+    return found
+
+
+def _refusal(path: Path, tells: set[str]) -> str:
+    """What is said against the scan; empty where it is read."""
+    try:
+        scan = read(path, tells)
+    except pt.PtychoError as error:
+        return str(error)
+    assert np.isfinite(scan.positions).all() and np.isfinite(scan.counts(slice(None))).all()
+    return ""
+
+
+LINKS = {
+    "gone": None,
+    "loop": h5py.SoftLink("/loop"),
+    "nowhere": h5py.ExternalLink("nowhere.h5", "/x"),
+}
+DAMAGES = ("text", "empty", "NaN", "a number", "other rank", "huge", "zero", "half", "null", *LINKS)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ("TIFF", "NPY", "ptychodus training")])
+def test_any_damage_is_refused_in_a_line_or_does_no_harm(name: str, truth: Truth, tmp_path: Path) -> None:
+    """Each dataset of each file, in turn, holds something else, is gone, or is a link to nowhere."""
+    write, tells = LAYOUTS[name]
+    path = write(tmp_path, truth)
+    refused = 0
+    for file in sorted(tmp_path.iterdir()):
+        if not h5py.is_hdf5(file):
+            continue
+        whole = file.read_bytes()
+        for key in _datasets(file):
+            for damage in DAMAGES:
+                with h5py.File(file, "r+") as opened:
+                    values = opened[key][()]
+                    if damage == "half" and np.ndim(values) == 0:
+                        continue
+                    attributes = dict(opened[key].attrs)
+                    del opened[key]
+                    if damage not in LINKS:
+                        opened[key] = _with(damage, values)
+                        opened[key].attrs.update(attributes)
+                    elif LINKS[damage] is not None:
+                        opened["loop"] = h5py.SoftLink("/" + key)
+                        opened[key] = LINKS[damage]
+                said = _refusal(path, tells)
+                assert "\n" not in said
+                refused += bool(said)
+                file.write_bytes(whole)
+        for size in (0, 10, len(whole) // 3, len(whole) - 5):
+            file.write_bytes(whole[:size])
+            with pytest.raises(pt.DataError) as cut:
+                read(path, tells)
+            assert "\n" not in str(cut.value)
+            file.write_bytes(whole)
+    assert refused > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Protocol
 
@@ -78,7 +79,7 @@ def open_source(path: str | Path, *, mapping_text: str | None = None) -> Source:
     try:
         known = next((reader for reader in READERS if reader.sniff(path)), None)
         if known is not None:
-            return known.read(path)
+            return _read(known, path)
         is_empty = path.is_dir() and not any(path.iterdir())
     except OSError as error:
         raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
@@ -88,6 +89,15 @@ def open_source(path: str | Path, *, mapping_text: str | None = None) -> Source:
         raise DataError(f"{path}: its HDF5 is of no known format: {way}")
     found = "an empty folder" if is_empty else "a folder without a scan" if path.is_dir() else "not a scan file"
     raise DataError(f"{path}: {found} of a known format: {names} can be read")
+
+
+def _read(reader: Reader, path: Path) -> Source:
+    """What a reader makes of a file; what it stumbles over in a damaged one is said in a line."""
+    try:
+        return reader.read(path)
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, EOFError, struct.error) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise DataError(f"{path}: it is no {reader.NAME} that can be read ({reason}): write or copy it again") from None
 
 
 def read_scan(

@@ -101,7 +101,7 @@ def _parts(file: h5py.File) -> dict[str, Any]:
         "distance_m": positive(hdf5.number(file, f"{detector}/distance")),
         "detector_pixel_m": (y, x) if y and x else None,
         "object_pixel_m": tuple(pixel) if all(pixel) else None,
-        "mask": None if mask is None else mask.astype(np.int64) & ~HAS_SIGNAL,
+        "mask": mask if mask is None or mask.dtype.kind not in "ui" else mask.astype(np.int64) & ~HAS_SIGNAL,
         "probe": _probe(file),
         "probe_origin": "illumination in the file",
         "obj": one_layer(_maybe(file, "entry_1/image_2/data")),

@@ -99,7 +99,9 @@ def dataset(group: h5py.Group, key: str) -> h5py.Dataset:
 def array(group: h5py.Group, key: str, *, most_bytes: int = SMALL_BYTES) -> np.ndarray:
     """The numbers of a dataset; those of (real, imag) or (r, i) pairs are complex."""
     found = dataset(group, key)
-    size = found.size * found.dtype.itemsize if found.size else 0
+    if not found.size:
+        raise DataError(f"{group.file.filename}: {key} holds nothing: numbers are needed")
+    size = found.size * found.dtype.itemsize
     if size > most_bytes:
         raise DataError(
             f"{group.file.filename}: {key} takes {size / 1e6:.3g} MB, at most {most_bytes / 1e6:.3g} can be right"

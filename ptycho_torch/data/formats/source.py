@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.fft import next_fast_len
 
+from ptycho_torch.data.checks import SMALLEST_N
 from ptycho_torch.data.formats.beside import positions_in, table_beside
 from ptycho_torch.data.formats.matching import matched
 from ptycho_torch.data.formats.optics import (
@@ -40,6 +41,8 @@ POSITIVE = (
 """Of what is stated."""
 SAMPLED = 64
 """Patterns whose mean tells where the beam is."""
+LEAST_PIXEL_M, LARGEST_PIXEL_M = 1e-13, 1.0
+"""Between which the sides of pixels are believed."""
 SAME_PIXEL = 0.01
 """Relative difference up to which two statements of the object's pixel agree."""
 
@@ -178,6 +181,7 @@ def as_scan(
     source = _with_table(source, stated)
     assert source.frames is not None
     frames, notes = source.frames, [*source.notes, *stated.said()]
+    _check(source)
     if frames.ndim != 3:
         raise source.lacks(f"the patterns have shape {frames.shape}", "(n, N, N) is needed")
     rows, places, nominal, more = _paired(source, stated)
@@ -223,6 +227,39 @@ def as_scan(
     elif source.declares.domain is not None:
         domain, known["domain_reason"] = source.declares.domain, source.domain_reason or f"by the format, {source.form}"
     return Scan.from_arrays(frames, places, domain=domain, trust_detector=trust_detector, **kept, **known)
+
+
+def _check(source: Source) -> None:
+    """DataError where what a file holds has a shape or a value that can't be."""
+    positions, basis = source.positions, source.basis
+    if positions is not None:
+        if positions.ndim != 2 or positions.shape[1] not in (2, 3) or not len(positions):
+            raise source.lacks(f"its positions have shape {positions.shape}", "(n, 2) is needed")
+        if not np.isfinite(positions[:, :2]).all():
+            raise source.lacks("its positions hold NaN or infinity", "a number for each pattern is needed")
+    largest = float(np.finfo(np.float32).max)
+    for name, values in (("probe", source.probe), ("object", source.obj), ("basis", basis)):
+        if values is not None and bool((np.abs(values) > largest).any()):
+            raise source.lacks(f"its {name} holds numbers beyond {largest:.2g}", "correct it or leave it out")
+    if basis is not None:
+        is_basis = basis.shape in ((3, 2), (2, 3)) and bool(np.isfinite(basis).all())
+        if not is_basis or not np.linalg.norm(basis.reshape(3, 2) if basis.shape == (3, 2) else basis.T, axis=0).all():
+            raise source.lacks(f"its basis vectors are {basis.tolist()}"[:120], "two directions (3, 2) are needed")
+    assert source.frames is not None
+    for name, indexes, of in (
+        ("patterns", source.frame_indexes, len(source.frames)),
+        ("positions", source.position_indexes, None if positions is None else len(positions)),
+    ):
+        if indexes is not None and (indexes.ndim != 1 or len(indexes) != of or not np.isfinite(indexes).all()):
+            raise source.lacks(
+                f"the indexes of its {name} have shape {indexes.shape} for {of}", "one of each is needed"
+            )
+    if source.probe is not None and (source.probe.ndim not in (2, 3, 4) or not source.probe.size):
+        raise source.lacks(f"the probe is of shape {source.probe.shape}", "[N, N] or [mode, N, N] is needed")
+    for name, sides in (("detector", source.detector_pixel_m), ("object", source.object_pixel_m)):
+        if sides is not None and not all(LEAST_PIXEL_M < side < LARGEST_PIXEL_M for side in sides):
+            found = f"it tells pixels of {sides[0]:.3g} x {sides[1]:.3g} m of the {name}"
+            raise source.lacks(found, "give --detector-pixel or --pixel-size, or correct it")
 
 
 # --- patterns and positions -------------------------------------------------------------------------------------------
@@ -472,6 +509,11 @@ def _window(source: Source, stated: Stated, frames: FrameStack | np.ndarray) -> 
         raise UsageError(f"the centre ({y}, {x}) is outside of frames of {height} x {width} pixels")
     room = 2 * min(y, x, height - y, width - x) // stated.bin
     n = wanted if wanted is not None else _fast_size(room)
+    if n < SMALLEST_N:
+        raise source.lacks(
+            f"the beam at ({y}, {x}), {how}, leaves {max(n, 0)} pixels of frames of {height} x {width}",
+            "give --beam-centre, as 128,130, or --crop",
+        )
     if n % 2:
         raise UsageError(f"--crop is {n}: an even number of pixels is needed")
     window = Window(y - n // 2 * stated.bin, x - n // 2 * stated.bin, n, stated.bin)

@@ -168,6 +168,17 @@ def _is_part(file: Path) -> bool:
     )
 
 
+def _image(file: Path) -> np.ndarray:
+    """A single array beside the stack; DataError where it is damaged."""
+    import tifffile
+
+    try:
+        return np.asarray(tifffile.imread(file) if file.suffix.lower() in IMAGES else np.load(file, allow_pickle=False))
+    except (tifffile.TiffFileError, struct.error, ValueError, EOFError, OSError, IndexError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{file}: it is cut short or damaged ({reason}): copy it again, or take it away") from None
+
+
 def _images_beside(folder: Path, shape: tuple[int, ...], files: list[Path]) -> dict[str, Any]:
     """Mask and probe in files that are named so."""
     found: dict[str, Any] = {}
@@ -177,14 +188,12 @@ def _images_beside(folder: Path, shape: tuple[int, ...], files: list[Path]) -> d
             continue
         stem = file.stem.lower()
         if ("mask" in stem or "bad" in stem) and "mask" not in found:
-            import tifffile
-
-            image = np.squeeze(tifffile.imread(file) if file.suffix.lower() in IMAGES else np.load(file))
+            image = np.squeeze(_image(file))
             if image.shape == shape:
                 found["mask"] = (image == 0) if "good" in stem or "valid" in stem else (image != 0)
                 notes.append(f"mask: {file.name}, {int(found['mask'].sum())} pixels are bad")
         elif "probe" in stem and file.suffix.lower() == ".npy" and "probe" not in found:
-            probe = np.load(file, allow_pickle=False)
+            probe = _image(file)
             found |= {"probe": probe, "probe_origin": file.name}
     return found | ({"notes": tuple(notes)} if notes else {})
 
