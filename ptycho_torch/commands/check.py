@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.config import CheckConfig
-from ptycho_torch.data.formats import Stated, as_scan, open_source
+from ptycho_torch.data.formats import Stated, open_source, prepared
 from ptycho_torch.data.geometry import in_pixels, neighbour_distance, probe_width, remarks, turned
 from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.scan import Scan
@@ -22,6 +22,8 @@ from ptycho_torch.reconstruction import reconstruct
 TRIAL_PATTERNS, TRIAL_SWEEPS = 144, 20
 """Of the trial: as many patterns as the verdict's thresholds were measured with."""
 FULL_SWEEPS = 60
+LOOKED_AT = 1024
+"""Frames of a larger scan that are read."""
 SPARSE, DENSE = 0.6, 0.03
 """Step over the width of the probe beyond which the object is undetermined, and below which patterns repeat."""
 SCARCE = 300.0
@@ -33,34 +35,38 @@ def run(config: CheckConfig) -> dict[str, Any]:
     use_available_threads()
     stated = Stated(**config.stated())
     source = open_source(config.test_data, mapping_text=stated.mapping)
-    scan = as_scan(source, stated, domain=config.measurement_domain, trust_detector=config.trust_detector)
+    whole = prepared(source, stated, domain=config.measurement_domain)
+    scan = whole.part(LOOKED_AT).scan(trust_detector=config.trust_detector)
+    frames = min(len(whole.positions), len(whole.frames))
+    if frames > LOOKED_AT:
+        scan = replace(scan, notes=(*scan.notes, f"the detector is looked at in {LOOKED_AT} frames of the middle"))
     scan = in_pixels(turned(scan, **config.geometry()))
+    span = np.ptp(whole.positions, axis=0) if frames > LOOKED_AT else np.ptp(scan.positions, axis=0)
     found: dict[str, Any] = {
         "format": source.form,
         "files": str(source.path),
         "declares": str(source.declares),
-        **_facts(scan),
+        **_facts(scan, frames if frames > LOOKED_AT else len(scan), span),
         "notes": list(scan.notes),
         "remarks": [*remarks(scan), *_warnings(scan)],
     }
     if config.trial:
         with ProgressLine(quiet=config.quiet or config.json_output) as progress:
-            found["trial"] = _trial(scan, resolve_device(config.accelerator, config.device), progress)
+            found["trial"] = _trial(scan, frames, resolve_device(config.accelerator, config.device), progress)
     print(json.dumps(found, indent=2) if config.json_output else _as_text(found))
     if config.strict and found.get("trial", {}).get("verdict") == "bad":
         raise VerdictError("the verdict of the trial is bad")
     return found
 
 
-def _facts(scan: Scan) -> dict[str, Any]:
-    """Numbers about the scan."""
+def _facts(scan: Scan, frames: int, span: np.ndarray) -> dict[str, Any]:
+    """Numbers about the scan, of so many frames and this span [px]."""
     step, width = neighbour_distance(scan.positions), probe_width(scan)
-    span = np.ptp(scan.positions, axis=0)
     pixel = scan.pixel_size_m
     power = float(np.square(np.abs(scan.probe)).sum())
     return {
         "frames": {
-            "number": len(scan),
+            "number": frames,
             "pixels": scan.n,
             "type": str(scan.patterns.dtype),
             "domain": f"{scan.domain} ({scan.domain_reason})",
@@ -116,7 +122,7 @@ def _warnings(scan: Scan) -> list[str]:
     return found
 
 
-def _trial(scan: Scan, device: Any, progress: ProgressLine) -> dict[str, Any]:
+def _trial(scan: Scan, frames: int, device: Any, progress: ProgressLine) -> dict[str, Any]:
     """A short reconstruction of the middle of the scan: its verdict with reasons, and the time that all would take."""
     chosen = np.sort(central_region(scan.positions, min(TRIAL_PATTERNS, len(scan))))
     part = replace(scan.subset(chosen), obj=None, notes=())
@@ -137,7 +143,7 @@ def _trial(scan: Scan, device: Any, progress: ProgressLine) -> dict[str, Any]:
         "verdict": result.verdict.status,
         "reasons": [str(reason) for reason in result.verdict.reasons],
         "seconds": round(time.perf_counter() - begin, 2),
-        "seconds_for_all": float(f"{len(scan) / speed * (1 if is_guess else FULL_SWEEPS / TRIAL_SWEEPS):.3g}"),
+        "seconds_for_all": float(f"{frames / speed * (1 if is_guess else FULL_SWEEPS / TRIAL_SWEEPS):.3g}"),
     }
 
 

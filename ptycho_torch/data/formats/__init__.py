@@ -23,12 +23,12 @@ from ptycho_torch.data.formats import (
     ptyrad,
     stack,
 )
-from ptycho_torch.data.formats.source import NOTHING, Declaration, Source, Stated, as_scan
+from ptycho_torch.data.formats.source import NOTHING, Declaration, Source, Stated, as_scan, prepared
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
 from ptycho_torch.types import Domain
 
-__all__ = ["READERS", "Declaration", "Reader", "Source", "Stated", "as_scan", "open_source", "read_scan"]
+__all__ = ["READERS", "Declaration", "Reader", "Source", "Stated", "as_scan", "open_source", "prepared", "read_scan"]
 
 
 class Reader(Protocol):

@@ -23,6 +23,7 @@ from ptycho_torch.data.formats.optics import (
     photon_wavelength,
 )
 from ptycho_torch.data.frames import FrameStack, Window
+from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.patterns import MAPPED_BYTES, chunks
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError, UsageError
@@ -168,6 +169,36 @@ class Stated:
 NOTHING = Stated()
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A source in our own terms, none of its frames read yet but for a small stack."""
+
+    frames: FrameStack | np.ndarray  # [n, N, N]
+    positions: np.ndarray  # float64 [n, 2] (y, x), object pixels
+    known: dict[str, Any]  # what `Scan.from_arrays` takes beside them
+
+    def part(self, at_most: int) -> Prepared:
+        """The frames nearest to the middle of the scan, if there are more than that many."""
+        is_known = len(self.frames) == len(self.positions) and bool(np.isfinite(self.positions).all())
+        if len(self.positions) <= at_most or not is_known:
+            return self
+        chosen = np.sort(central_region(self.positions, at_most))
+        frames = self.frames[chosen] if isinstance(self.frames, np.ndarray) else self.frames.chosen(chosen)
+        nominal, valid = self.known["nominal_positions"], self.known["valid"]
+        changed = {
+            "nominal_positions": None if nominal is None else nominal[chosen],
+            "valid": valid[chosen] if valid is not None and valid.ndim == 3 else valid,
+        }
+        return Prepared(frames, self.positions[chosen], self.known | changed)
+
+    def scan(self, *, trust_detector: bool = False) -> Scan:
+        """The checked scan."""
+        frames = self.frames
+        if isinstance(frames, FrameStack) and frames.nbytes < MAPPED_BYTES:
+            frames = frames[:]
+        return Scan.from_arrays(frames, self.positions, trust_detector=trust_detector, **self.known)
+
+
 def as_scan(
     source: Source, stated: Stated = NOTHING, *, domain: Domain | None = None, trust_detector: bool = False
 ) -> Scan:
@@ -176,6 +207,11 @@ def as_scan(
     A position is the object pixel (y, x) that meets pixel N//2 of the probe. With lengths, it is the position over the
     object's pixel, dx = λz/(N·p) in the far field. Raises DataError, in one line, for what can't be told.
     """
+    return prepared(source, stated, domain=domain).scan(trust_detector=trust_detector)
+
+
+def prepared(source: Source, stated: Stated = NOTHING, *, domain: Domain | None = None) -> Prepared:
+    """What `as_scan` makes a scan of. Raises what it raises."""
     if source.frames is None:
         raise source.lacks("it holds no patterns", "give the file that holds them")
     source = _with_table(source, stated)
@@ -203,7 +239,7 @@ def as_scan(
     if nominal is not None:
         nominal = _in_pixels(source, stated, nominal, pixel, n) + origin
     probe = _aperture(stated, wavelength, pixel, n) if stated.semiangle_rad else source.probe
-    kept: dict[str, Any] = {
+    known |= {
         "probe": probe,
         "obj": source.obj,
         "nominal_positions": nominal,
@@ -226,17 +262,14 @@ def as_scan(
         known["domain_reason"] = "given by --measurement-domain"
     elif source.declares.domain is not None:
         domain, known["domain_reason"] = source.declares.domain, source.domain_reason or f"by the format, {source.form}"
-    return Scan.from_arrays(frames, places, domain=domain, trust_detector=trust_detector, **kept, **known)
+    return Prepared(frames, places, known | {"domain": domain})
 
 
 def _check(source: Source) -> None:
     """DataError where what a file holds has a shape or a value that can't be."""
     positions, basis = source.positions, source.basis
-    if positions is not None:
-        if positions.ndim != 2 or positions.shape[1] not in (2, 3) or not len(positions):
-            raise source.lacks(f"its positions have shape {positions.shape}", "(n, 2) is needed")
-        if not np.isfinite(positions[:, :2]).all():
-            raise source.lacks("its positions hold NaN or infinity", "a number for each pattern is needed")
+    if positions is not None and (positions.ndim != 2 or positions.shape[1] not in (2, 3) or not len(positions)):
+        raise source.lacks(f"its positions have shape {positions.shape}", "(n, 2) is needed")
     largest = float(np.finfo(np.float32).max)
     for name, values in (("probe", source.probe), ("object", source.obj), ("basis", basis)):
         if values is not None and bool((np.abs(values) > largest).any()):
@@ -461,8 +494,6 @@ def _seen(
         measured = np.ones(frames.shape[-2:], bool) if mask is None else mask
         frames = window.of(frames) if isinstance(frames, np.ndarray) else frames.seen(window=window)
         mask = window.of(measured, outside=False)
-    if isinstance(frames, FrameStack) and frames.nbytes < MAPPED_BYTES:
-        frames = frames[:]
     return frames, mask, notes
 
 
