@@ -21,6 +21,8 @@ from ptycho_torch.reconstruction import reconstruct
 
 TRIAL_PATTERNS, TRIAL_SWEEPS = 144, 20
 """Of the trial: as many patterns as the verdict's thresholds were measured with."""
+FEWEST_PATTERNS, TRIAL_VALUES = 49, 2**21
+"""Fewer of large ones, up to that many pixels in all: a trial takes seconds."""
 FULL_SWEEPS = 60
 LOOKED_AT = 1024
 """Frames of a larger scan that are read."""
@@ -124,7 +126,8 @@ def _warnings(scan: Scan) -> list[str]:
 
 def _trial(scan: Scan, frames: int, device: Any, progress: ProgressLine) -> dict[str, Any]:
     """A short reconstruction of the middle of the scan: its verdict with reasons, and the time that all would take."""
-    chosen = np.sort(central_region(scan.positions, min(TRIAL_PATTERNS, len(scan))))
+    count = min(TRIAL_PATTERNS, max(FEWEST_PATTERNS, TRIAL_VALUES // scan.n**2), len(scan))
+    chosen = np.sort(central_region(scan.positions, count))
     part = replace(scan.subset(chosen), obj=None, notes=())
     is_guess = scan.probe_is_guess and scan.propagation == "far"
     begin = time.perf_counter()
@@ -132,6 +135,7 @@ def _trial(scan: Scan, frames: int, device: Any, progress: ProgressLine) -> dict
         part,
         refine=FULL_SWEEPS if is_guess else TRIAL_SWEEPS,
         probe_from="patterns" if is_guess else "file",
+        diagnose=not is_guess,  # a probe that was found is no ground for a diagnosis
         device=device,
         on_step=progress.step,
         say=lambda text: None,
