@@ -230,7 +230,7 @@ def prepared(source: Source, stated: Stated = NOTHING, *, domain: Domain | None 
     notes += more
     unit_px = source.declares.unit == "px" and source.positions is not None
     if not unit_px and pixel is None:
-        raise _no_pixel(source, stated, wavelength)
+        raise _no_pixel(source, stated)
     known: dict[str, Any] = {}
     if source.propagation == "near":
         known["propagation_distance_m"] = source.propagation_distance_m
@@ -349,7 +349,9 @@ def _with_table(source: Source, stated: Stated) -> Source:
 def _grid(source: Source, stated: Stated) -> np.ndarray:
     """Positions of a raster, `[n, 2]` in m (y, x), turned by the scan's rotation."""
     if source.raster is None:
-        raise source.lacks("it holds no positions", "give them with --positions FILE")
+        missing, ways = _missing_optics(source, stated)
+        found = ", ".join(["no positions", *missing])
+        raise source.lacks(f"it holds {found}", f"add {', '.join(['--positions FILE', *ways])}")
     step = source.step_m if stated.step_m is None else (stated.step_m, stated.step_m)
     if step is None:
         raise source.lacks("it tells no distance between the scan's positions", "add --step, as --step 1.2A")
@@ -460,8 +462,13 @@ def _aperture(stated: Stated, wavelength: float | None, pixel: tuple[float, floa
     return np.fft.fftshift(np.fft.ifft2(wave, norm="ortho"))[None].astype(np.complex64)
 
 
-def _no_pixel(source: Source, stated: Stated, wavelength: float | None) -> DataError:
+def _missing_optics(source: Source, stated: Stated) -> tuple[list[str], list[str]]:
+    """What of energy, distance and detector pixel is not known, and the flags that give them."""
     missing, ways = list[str](), list[str]()
+    try:
+        wavelength = _wavelength(source, stated)
+    except DataError:
+        wavelength = None
     if wavelength is None:
         missing.append("no photon energy")
         ways.append("--photon-energy 8keV (or --electron-voltage 300kV)")
@@ -471,6 +478,11 @@ def _no_pixel(source: Source, stated: Stated, wavelength: float | None) -> DataE
     if source.detector_pixel_m is None and stated.detector_pixel_m is None:
         missing.append("no size of its pixels")
         ways.append("--detector-pixel 75um")
+    return missing, ways
+
+
+def _no_pixel(source: Source, stated: Stated) -> DataError:
+    missing, ways = _missing_optics(source, stated)
     found = f"its positions are lengths, and it tells {', '.join(missing)}"
     return source.lacks(found, f"add {', '.join(ways)}, or --pixel-size, the pixel of the object")
 
