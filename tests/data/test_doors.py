@@ -85,6 +85,15 @@ def test_either_file_of_a_pair_and_its_folder_are_the_same_scan(name: str, truth
 # --- indexes ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_with_one_scan_is_that_scan(truth: Truth, tmp_path: Path) -> None:
+    layouts.eiger(tmp_path, truth)
+    scan = read_scan(tmp_path, stated=Stated(crop=N), trust_detector=True)
+    assert np.ptp(scan.positions - truth.positions, axis=0).max() < 1e-4
+    layouts.ptylab(tmp_path, truth)
+    with pytest.raises(pt.DataError, match=r"ptylab\.hdf5.*give one of them"):
+        read_scan(tmp_path)
+
+
 def test_positions_follow_the_indexes_of_the_patterns(truth: Truth, tmp_path: Path) -> None:
     path = layouts.ptychodus(tmp_path, truth)
     count = len(truth.counts)

@@ -23,6 +23,7 @@ from ptycho_torch.data.formats import (
     ptyrad,
     stack,
 )
+from ptycho_torch.data.formats.beside import MOST_FILES
 from ptycho_torch.data.formats.source import NOTHING, Declaration, Source, Stated, as_scan, prepared
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
@@ -80,15 +81,30 @@ def open_source(path: str | Path, *, mapping_text: str | None = None) -> Source:
         known = next((reader for reader in READERS if reader.sniff(path)), None)
         if known is not None:
             return _read(known, path)
+        inside = _scans_in(path) if path.is_dir() else []
+        if len(inside) == 1:
+            return _read(inside[0][1], inside[0][0])
         is_empty = path.is_dir() and not any(path.iterdir())
     except OSError as error:
         raise DataError(f"{path}: it can't be read ({error.strerror or error})") from None
+    if inside:
+        raise DataError(f"{path}: scans may be in {', '.join(file.name for file, _ in inside[:4])}: give one of them")
     names = ", ".join(reader.NAME for reader in READERS)
     if path.is_file() and hdf5.is_hdf5(path):
         way = "say what is where, by --map diffraction=… (docs/formats.md)"
         raise DataError(f"{path}: its HDF5 is of no known format: {way}")
     found = "an empty folder" if is_empty else "a folder without a scan" if path.is_dir() else "not a scan file"
     raise DataError(f"{path}: {found} of a known format: {names} can be read")
+
+
+def _scans_in(folder: Path) -> list[tuple[Path, Reader]]:
+    """The files of a folder that are of a known format, each with its reader."""
+    found = list[tuple[Path, Reader]]()
+    for file in sorted(folder.iterdir())[:MOST_FILES]:
+        known = next((reader for reader in READERS if file.is_file() and reader.sniff(file)), None)
+        if known is not None:
+            found.append((file, known))
+    return found
 
 
 def _read(reader: Reader, path: Path) -> Source:
