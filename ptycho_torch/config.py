@@ -473,6 +473,12 @@ class InferenceConfig(
     precision: Literal["32-true", "bf16-mixed"] = setting(
         "32-true", "precision of the network's convolutions", group="computing"
     )
+    output_format: Literal["h5", "tif", "cxi", "ptychodus"] | None = setting(
+        None,
+        "write the result also as HDF5 (NeXus), TIFF of amplitude and phase, CXI, or a folder of ptychodus",
+        group="output",
+        flags=("--output-format",),
+    )
     strict: bool = setting(
         False, "end with exit code 5 where the verdict is bad; the results are written all the same", group="output"
     )

@@ -12,6 +12,7 @@ import torch
 from ptycho_torch.commands import command_line
 from ptycho_torch.config import InferenceConfig
 from ptycho_torch.data.formats import Stated, read_scan
+from ptycho_torch.data.formats.writers import write_scan
 from ptycho_torch.data.geometry import turned
 from ptycho_torch.data.grouping import central_groups
 from ptycho_torch.data.scan import Scan
@@ -84,6 +85,7 @@ def reconstructed(
 def delivered(result: Reconstruction, scan: Scan, config: InferenceConfig) -> Reconstruction:
     """The result, once it is written and its verdict and summary are said."""
     _write(result, scan, config)
+    _write_also(result, scan, config)
     _say_verdict(result, config)
     print(_summary(result, config))
     if config.strict and result.verdict is not None and result.verdict.status == "bad":
@@ -159,6 +161,16 @@ def _write(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
         _dump(result, config.debug_dump)
     title = f"Reconstruction of {config.test_data.name}"
     write_report(folder, result, title=title, notes=made_by["notes"], command=command_line())
+
+
+def _write_also(result: Reconstruction, scan: Scan, config: InferenceConfig) -> None:
+    """The result in another format, where one is asked for."""
+    if config.output_format in ("h5", "tif"):
+        result.save(config.output_dir / f"reconstruction.{config.output_format}")
+    elif config.output_format == "cxi":
+        write_scan(config.output_dir / "reconstruction.cxi", scan, result)
+    elif config.output_format == "ptychodus":
+        write_scan(config.output_dir / "ptychodus", scan, result)
 
 
 def _summary(result: Reconstruction, config: InferenceConfig) -> str:

@@ -230,6 +230,24 @@ def _write_h5(reconstruction: Reconstruction, path: Path) -> None:
         for name in RECORDS:
             file.create_dataset(name, data=as_json(getattr(reconstruction, name)), track_times=False)
         file.attrs["creator"] = "ptycho_torch"
+        _write_nexus(reconstruction, file)
+
+
+def _write_nexus(reconstruction: Reconstruction, file: Any) -> None:
+    """Phase [rad] and amplitude as NXdata, with their axes, so that viewers of NeXus show them (silx, h5web)."""
+    size = reconstruction.pixel_size_m
+    entry = file.create_group("entry")
+    file.attrs["NX_class"], file.attrs["default"] = "NXroot", "entry"
+    entry.attrs["NX_class"], entry.attrs["default"] = "NXentry", "phase"
+    obj = reconstruction.object
+    for name, values, unit in (("phase", np.angle(obj), "rad"), ("amplitude", np.abs(obj), "")):
+        group = entry.create_group(name)
+        group.attrs["NX_class"], group.attrs["signal"], group.attrs["axes"] = "NXdata", "data", ["y", "x"]
+        data = group.create_dataset("data", data=values.astype(np.float32), track_times=False)
+        data.attrs["units"] = unit
+        for axis, start, count in zip("yx", reconstruction.origin, obj.shape, strict=True):
+            places = (start + np.arange(count)) * (size * 1e6 if size else 1.0)
+            group.create_dataset(axis, data=places, track_times=False).attrs["units"] = "um" if size else "px"
 
 
 def _read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -124,6 +124,35 @@ def test_ptychodus_reads_our_files(name: str, scan: Scan, tmp_path: Path) -> Non
     assert product.metadata.photon_energy_eV == pytest.approx(ENERGY_EV)
 
 
+@pytest.mark.parametrize("kind", ["h5", "tif", "cxi", "ptychodus"])
+def test_a_result_in_another_format(kind: str, truth: Truth, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    path, out = layouts.ptychodus(given, truth), tmp_path / "out"
+    words = ["--sweeps", "2", "--no-diagnose", "--quiet", "--output-format", kind]
+    assert main(["run", str(path), "--output_dir", str(out), *words]) == 0
+    result = pt.Reconstruction.from_file(out / "reconstruction.npz")
+    if kind == "h5":
+        with h5py.File(out / "reconstruction.h5") as file:  # what a viewer of NeXus follows
+            shown = file[file.attrs["default"]][file[file.attrs["default"]].attrs["default"]]
+            assert shown.attrs["NX_class"] == "NXdata" and list(shown.attrs["axes"]) == ["y", "x"]
+            np.testing.assert_allclose(shown[shown.attrs["signal"]], np.angle(result.object), atol=1e-6)
+            assert shown["x"].attrs["units"] == "um"
+            assert np.diff(shown["x"][:2])[0] == pytest.approx(PIXEL_M * 1e6)
+            assert shown["y"].shape == result.object.shape[:1]
+        again = pt.Reconstruction.from_file(out / "reconstruction.h5")
+        np.testing.assert_array_equal(again.object, result.object)
+    elif kind == "tif":
+        import tifffile
+
+        amplitude, phase = tifffile.imread(out / "reconstruction.tif")
+        np.testing.assert_allclose(amplitude * np.exp(1j * phase), result.object, atol=1e-5)
+    else:
+        found = read_scan(out / ("reconstruction.cxi" if kind == "cxi" else "ptychodus"))
+        assert found.obj is not None and found.obj.shape == truth.obj.shape
+        np.testing.assert_allclose(found.probe, result.probe, rtol=1e-5)
+
+
 # --- the batch folder of ptychodus ------------------------------------------------------------------------------------
 
 
