@@ -498,17 +498,22 @@ class InferenceConfig(
     )
 
 
-class RefineConfig(InferenceConfig):
-    """Refine a reconstruction by maximum likelihood, from any initial object; short for infer --refine."""
-
-    example: ClassVar[str] = "ptycho-torch refine --test_data scan.npz --output_dir results --probe-update"
-    model_path: Path = setting(
+def start() -> Any:
+    """Where a refinement starts from."""
+    return setting(
         Path("pretrained"),
         "initial object: pretrained (the network of the package), flat, a reconstruction.npz, or a bundle",
         group="model",
         flags=("--start", "--model_path"),
         reads="model",
     )
+
+
+class RefineConfig(InferenceConfig):
+    """Refine a reconstruction by maximum likelihood, from any initial object; short for infer --refine."""
+
+    example: ClassVar[str] = "ptycho-torch refine --test_data scan.npz --output_dir results --probe-update"
+    model_path: Path = start()
     refine: int | None = setting(
         None,
         f"sweeps at most (default: {REFINING_SWEEPS}, or {MOVING_SWEEPS} where positions are refined); it stops when "
@@ -532,13 +537,7 @@ class RunConfig(InferenceConfig):
 
     example: ClassVar[str] = "ptycho-torch run scan.h5"
     test_data: Path = setting(..., "file or folder of a scan, in any known format", group="input", reads="scan")
-    model_path: Path = setting(
-        Path("pretrained"),
-        "initial object: pretrained (the network of the package), flat, a reconstruction.npz, or a bundle",
-        group="model",
-        flags=("--start", "--model_path"),
-        reads="model",
-    )
+    model_path: Path = start()
     output_dir: Path = setting(
         None, "folder for the results (default: the name of the file, and _results)", group="output"
     )
@@ -554,8 +553,13 @@ class RunConfig(InferenceConfig):
     @classmethod
     def _named_by_the_scan(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("output_dir") is None and values.get("test_data") is not None:
-            return {**values, "output_dir": Path(f"{Path(values['test_data']).resolve().stem}_results")}
+            return {**values, "output_dir": cls.folder_for(Path(values["test_data"]))}
         return values
+
+    @classmethod
+    def folder_for(cls, scan: Path) -> Path:
+        """Where the results go if nothing else is said."""
+        return Path(f"{scan.resolve().stem}_results")
 
 
 class PtychodusConfig(RunConfig):
@@ -569,12 +573,10 @@ class PtychodusConfig(RunConfig):
         group="output",
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _in_the_same_folder(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("output_dir") is None and values.get("test_data") is not None:
-            return {**values, "output_dir": Path(values["test_data"])}
-        return values
+    def folder_for(cls, scan: Path) -> Path:
+        """The folder that was read."""
+        return scan
 
 
 class CheckConfig(ScanSettings, GeometrySettings, DeviceSettings):

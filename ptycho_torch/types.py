@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,6 +101,19 @@ class Reconstruction:
     def has_arbitrary_amplitude(self) -> bool:
         """Whether |object| is in an arbitrary unit, because the probe was not in √photons."""
         return str(self.provenance.get("intensity_scale", {}).get("origin", "")).endswith("measured")
+
+    def among(self, positions: np.ndarray) -> np.ndarray:
+        """All positions of the scan, float64 `[n, 2]`, with those that were used where this reconstruction has them."""
+        placed = positions.copy()
+        placed[self.pattern_indices] = self.positions
+        return placed
+
+    def lay_into(self, obj: np.ndarray, origin: Iterable[int]) -> None:
+        """Write the object into an array `[H, W]` whose first pixel lies at `origin` of the scan's object grid."""
+        y, x = (int(one - other) for one, other in zip(self.origin, origin, strict=True))
+        height, width = self.object.shape[-2], self.object.shape[-1]
+        y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + height, obj.shape[0]), min(x + width, obj.shape[1])
+        obj[y0:y1, x0:x1] = self.object[y0 - y : y1 - y, x0 - x : x1 - x]
 
     @classmethod
     def from_file(cls, path: str | Path) -> Reconstruction:

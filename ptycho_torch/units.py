@@ -8,6 +8,8 @@ import re
 from ptycho_torch.errors import UsageError
 
 LENGTHS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10, "pm": 1e-12, "cm": 1e-2}
+POSITION_UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+"""Lengths in which positions may be, beside object pixels, px."""
 ENERGIES = {"eV": 1.0, "keV": 1e3, "MeV": 1e6, "GeV": 1e9, "J": 1 / 1.602176634e-19}
 """In eV."""
 VOLTAGES = {"V": 1.0, "kV": 1e3, "MV": 1e6}

@@ -71,8 +71,7 @@ class ConfigManager:
     @classmethod
     def from_loaded_model(cls, ptycho_model: PtychoModel) -> ConfigManager:
         """The settings with which a model was trained."""
-        configs = ptycho_model.configs
-        return cls(**{key: value for key, value in configs.items() if key != "datagen_config"})
+        return cls(**ptycho_model.configs)
 
     def validate_arch_compatibility(self, ptycho_model: PtychoModel) -> None:
         """Nothing to check: a bundle brings its own network."""
@@ -176,12 +175,7 @@ class PtychoModel:
 
     @classmethod
     def _new_model(cls, model: type[PtychoPINN_Lightning], config_manager: ConfigManager) -> PtychoModel:
-        made = cls(
-            data_config=config_manager.data_config,
-            model_config=config_manager.model_config,
-            training_config=config_manager.training_config,
-            inference_config=config_manager.inference_config,
-        )
+        made = cls(**{name: value for name, value in vars(config_manager).items() if name != "datagen_config"})
         made.model = model()
         return made
 
@@ -273,8 +267,5 @@ class InferenceEngine:
         if loader.shape is None:
             return result.object[None]
         placed = np.ones((1, *loader.shape), np.complex64)
-        y, x = result.origin
-        height, width = result.object.shape
-        y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + height, loader.shape[0]), min(x + width, loader.shape[1])
-        placed[0, y0:y1, x0:x1] = result.object[y0 - y : y1 - y, x0 - x : x1 - x]
+        result.lay_into(placed[0], (0, 0))
         return placed

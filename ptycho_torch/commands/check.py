@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,8 +15,10 @@ from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import VerdictError
-from ptycho_torch.progress import ProgressLine
+from ptycho_torch.files import as_json
+from ptycho_torch.progress import ProgressLine, duration
 from ptycho_torch.reconstruction import reconstruct
+from ptycho_torch.report.page import length
 
 TRIAL_PATTERNS, TRIAL_SWEEPS = 144, 20
 """Of the trial: as many patterns as the verdict's thresholds were measured with."""
@@ -55,7 +56,7 @@ def run(config: CheckConfig) -> dict[str, Any]:
     if config.trial:
         with ProgressLine(quiet=config.quiet or config.json_output) as progress:
             found["trial"] = _trial(scan, frames, resolve_device(config.accelerator, config.device), progress)
-    print(json.dumps(found, indent=2) if config.json_output else _as_text(found))
+    print(as_json(found) if config.json_output else _as_text(found))
     if config.strict and found.get("trial", {}).get("verdict") == "bad":
         raise VerdictError("the verdict of the trial is bad")
     return found
@@ -154,11 +155,9 @@ def _trial(scan: Scan, frames: int, device: Any, progress: ProgressLine) -> dict
 def _as_text(found: dict[str, Any]) -> str:
     """The table: a line for each group of facts, then what is to be looked at, then the trial."""
     positions, light, probe, optics = found["positions"], found["light"], found["probe"], found["optics"]
-    span = " x ".join(f"{side:.4g}" for side in positions["span_px"])
+    span = " x ".join(f"{side:.4g}" for side in positions["span_px"]) + " px"
     if positions["span_m"] is not None:
-        span += " px, " + " x ".join(_length(side) for side in positions["span_m"])
-    else:
-        span += " px"
+        span += ", " + " x ".join(length(side) for side in positions["span_m"])
     detector = found["detector"]
     lost = f"{detector['pixels_not_measured']} pixels not measured"
     if detector["values_not_measured"]:
@@ -186,7 +185,7 @@ def _as_text(found: dict[str, Any]) -> str:
     if trial:
         lines.append(
             f"{'trial':<10} {trial['verdict']}, by {trial['patterns']} patterns of the middle; all will take about "
-            f"{_duration(trial['seconds_for_all'])}"
+            f"{duration(trial['seconds_for_all'])}"
         )
         lines += [f"{'':<10} - {reason}" for reason in trial["reasons"]]
     return "\n".join(lines)
@@ -195,21 +194,6 @@ def _as_text(found: dict[str, Any]) -> str:
 def _optics(optics: dict[str, Any]) -> str:
     wavelength, pixel = optics["wavelength_m"], optics["object_pixel_m"]
     parts = [f"{optics['propagation']} field"]
-    parts.append("wavelength not known" if wavelength is None else f"wavelength {_length(wavelength)}")
-    parts.append("object pixel not known" if pixel is None else f"object pixel {_length(pixel)}")
+    parts.append("wavelength not known" if wavelength is None else f"wavelength {length(wavelength)}")
+    parts.append("object pixel not known" if pixel is None else f"object pixel {length(pixel)}")
     return ", ".join(parts)
-
-
-def _length(metres: float) -> str:
-    """A length with a unit that suits it."""
-    for unit, size in (("m", 1.0), ("mm", 1e-3), ("um", 1e-6), ("nm", 1e-9)):
-        if abs(metres) >= size:
-            return f"{metres / size:.4g} {unit}"
-    return f"{metres / 1e-12:.4g} pm"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

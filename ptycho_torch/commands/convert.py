@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ptycho_torch.commands.infer import scan_of
 from ptycho_torch.config import ConvertConfig
-from ptycho_torch.data.formats import Stated, read_scan
 from ptycho_torch.data.formats.writers import write_scan
-from ptycho_torch.data.geometry import turned
 from ptycho_torch.types import Reconstruction
 
 
 def run(output: str, config: ConvertConfig) -> Path:
     """Write the scan as `output`, in the format that its name ends with."""
-    scan = read_scan(
-        config.test_data,
-        domain=config.measurement_domain,
-        trust_detector=config.trust_detector,
-        stated=Stated(**config.stated()),
-    )
-    scan = turned(scan, **config.geometry())
+    scan = scan_of(config)
     result = None if config.result is None else Reconstruction.from_file(config.result)
     kind = write_scan(Path(output), scan, result)
     if not config.quiet:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ptycho_torch.commands import command_line
-from ptycho_torch.config import InferenceConfig
+from ptycho_torch.config import ConvertConfig, InferenceConfig
 from ptycho_torch.data.formats import Stated, read_scan
 from ptycho_torch.data.formats.writers import write_scan
 from ptycho_torch.data.geometry import turned
@@ -46,14 +46,20 @@ def opened(config: InferenceConfig) -> tuple[Scan, torch.device]:
     """The scan, and the device; raises before any work where the results can't be written."""
     device = resolve_device(config.accelerator, config.device)
     use_available_threads()
+    scan = scan_of(config)
+    _check_writable(config.output_dir)
+    return scan, device
+
+
+def scan_of(config: InferenceConfig | ConvertConfig) -> Scan:
+    """The scan that these settings name, turned as they say."""
     scan = read_scan(
         config.test_data,
         domain=config.measurement_domain,
         trust_detector=config.trust_detector,
         stated=Stated(**config.stated()),
     )
-    _check_writable(config.output_dir)
-    return turned(scan, **config.geometry()), device
+    return turned(scan, **config.geometry())
 
 
 def reconstructed(
@@ -127,8 +133,7 @@ def _log_patch_statistics(result: Reconstruction, scan: Scan, config: InferenceC
     """Statistics of the predicted patches, over the groups of patterns that training would form in the same scan."""
     assert result.probe is not None
     recorder = StatisticsRecorder("inference", illuminated_pixels(result.probe), limit=config.patch_stats_limit)
-    positions = scan.positions.copy()
-    positions[result.pattern_indices] = result.positions
+    positions = result.among(scan.positions)
     for group in central_groups(positions, result.pattern_indices, result.provenance["patterns_of_a_statistic"]):
         if recorder.full:
             break

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from ptycho_torch.commands import run as command
 from ptycho_torch.commands.infer import opened
+from ptycho_torch.commands.run import run_on
 from ptycho_torch.config import PtychodusConfig
-from ptycho_torch.data.formats.ptychodus import companions, is_product
+from ptycho_torch.data.formats.ptychodus import patterns_and_product
 from ptycho_torch.data.formats.writers import write_result_into_product
 from ptycho_torch.errors import DataError
 from ptycho_torch.types import Reconstruction
@@ -18,11 +18,11 @@ def run(config: PtychodusConfig) -> Reconstruction:
 
     The product that was read is kept as `product-in.h5` where it would be overwritten.
     """
-    product = next((file for file in companions(config.test_data) if is_product(file)), None)
+    _, product = patterns_and_product(config.test_data)
     if product is None:
         raise DataError(f"{config.test_data}: no product of ptychodus in the folder: save product.h5 into it")
-    scan, _ = opened(config)
-    result = command.run(config)
+    scan, device = opened(config)
+    result = run_on(scan, device, config)
     target = config.output_dir / "product.h5"
     if target.exists() and target.samefile(product):
         kept = product.with_name("product-in.h5")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from ptycho_torch.commands.infer import delivered, opened, reconstructed
 from ptycho_torch.config import RunConfig
 from ptycho_torch.data.scan import Scan
@@ -21,7 +23,11 @@ def run(config: RunConfig) -> Reconstruction:
     between the patterns: by those that no step used, a probe from the patterns of the four measured scans would win
     where it is 3 to 9 dB worse.
     """
-    scan, device = opened(config)
+    return run_on(*opened(config), config)
+
+
+def run_on(scan: Scan, device: torch.device, config: RunConfig) -> Reconstruction:
+    """The same with the scan that was opened."""
     with ProgressLine(quiet=config.quiet) as progress:
         best: Reconstruction | None = None
         for words, changes in _attempts(scan, config):

@@ -13,11 +13,10 @@ from scipy.spatial import cKDTree
 
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError, UsageError
+from ptycho_torch.units import POSITION_UNITS
 
 FLIPS = {"": (False, False), "y": (True, False), "x": (False, True), "xy": (True, True)}
 """(y, x) for each spelling."""
-UNITS_M = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
-"""Lengths in which positions may be, beside object pixels, px."""
 STEPS = (0.003, 1.2)
 """The distance of neighbours over the width of the probe between which positions are believed to be pixels."""
 PLAUSIBLE = (0.03, 0.8)
@@ -86,14 +85,14 @@ def with_lag(scan: Scan, lag: int, first: int = 0) -> Scan:
 
 
 def with_unit(scan: Scan, unit: str) -> Scan:
-    """The scan with positions that are in a unit of `UNITS_M`, in object pixels; `px` leaves them as they are."""
+    """The scan, positions in a unit of `POSITION_UNITS` converted to object pixels; `px` leaves them as they are."""
     if unit == "px":
         return replace(scan, position_unit="px")
-    if unit not in UNITS_M:
-        raise UsageError(f"the unit of the positions is {unit!r}: px, {', '.join(UNITS_M)} are known")
+    if unit not in POSITION_UNITS:
+        raise UsageError(f"the unit of the positions is {unit!r}: px, {', '.join(POSITION_UNITS)} are known")
     if scan.pixel_size_m is None:
         raise DataError(f"{scan.source}: positions in {unit} need the object pixel, pixel_size_m in the file")
-    factor = UNITS_M[unit] / scan.pixel_size_m
+    factor = POSITION_UNITS[unit] / scan.pixel_size_m
     return replace(
         scan, positions=scan.positions * factor, nominal_positions=scan.nominal_positions * factor, position_unit="px"
     )
@@ -171,7 +170,7 @@ def in_pixels(scan: Scan) -> Scan:
     found = []
     if scan.pixel_size_m is not None:
         low, high = (share * width / step for share in PLAUSIBLE)
-        found = [name for name, metres in UNITS_M.items() if low <= metres / scan.pixel_size_m <= high]
+        found = [name for name, metres in POSITION_UNITS.items() if low <= metres / scan.pixel_size_m <= high]
     span = float(np.ptp(scan.positions, axis=0).max())
     if len(found) == 1:
         note = (

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ptycho_torch.data.geometry import (
-    UNITS_M,
     Orientation,
     neighbour_distance,
     with_patterns_turned,
@@ -19,6 +18,7 @@ from ptycho_torch.data.geometry import (
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.forward import Forward
 from ptycho_torch.physics.probe import probe_radius
+from ptycho_torch.units import POSITION_UNITS
 from ptycho_torch.verdict.causes import Cause
 from ptycho_torch.verdict.trials import Hypothesis, as_given
 
@@ -110,7 +110,7 @@ def known_scales(scan: Scan) -> dict[float, str]:
     """Factors on the positions that a unit or a power of ten explains, and what is to do for each."""
     found = {10.0**power: f"positions x 1e{power:+d}" for power in range(-10, 11) if power}
     if scan.pixel_size_m:
-        found |= {unit / scan.pixel_size_m: f"--position-unit {name}" for name, unit in UNITS_M.items()}
+        found |= {unit / scan.pixel_size_m: f"--position-unit {name}" for name, unit in POSITION_UNITS.items()}
     plausible = plausible_scales(scan)
     return {factor: way_out for factor, way_out in found.items() if plausible[0] <= factor <= plausible[1]}
 

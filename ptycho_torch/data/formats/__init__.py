@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from ptycho_torch.data.formats.beside import MOST_FILES
 from ptycho_torch.data.formats.source import NOTHING, Declaration, Source, Stated, as_scan, prepared
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError
+from ptycho_torch.files import sha256_of
 from ptycho_torch.types import Domain
 
 __all__ = ["READERS", "Declaration", "Reader", "Source", "Stated", "as_scan", "open_source", "prepared", "read_scan"]
@@ -76,7 +78,7 @@ def open_source(path: str | Path, *, mapping_text: str | None = None) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if mapping_text is not None:
-        return mapping.mapped(path, mapping.mapping_of(mapping_text))
+        return _with_digest(mapping.mapped(path, mapping.mapping_of(mapping_text)))
     try:
         known = next((reader for reader in READERS if reader.sniff(path)), None)
         if known is not None:
@@ -107,10 +109,15 @@ def _scans_in(folder: Path) -> list[tuple[Path, Reader]]:
     return found
 
 
+def _with_digest(source: Source) -> Source:
+    """The source, with the digest of the file that holds its patterns."""
+    return replace(source, digest=sha256_of(source.path))
+
+
 def _read(reader: Reader, path: Path) -> Source:
     """What a reader makes of a file; what it stumbles over in a damaged one is said in a line."""
     try:
-        return reader.read(path)
+        return _with_digest(reader.read(path))
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, EOFError, struct.error) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"{path}: it is no {reader.NAME} that can be read ({reason}): write or copy it again") from None

@@ -49,6 +49,27 @@ def partner(
     return fitting[0] if fitting else None
 
 
+def halves(
+    path: Path,
+    is_patterns: Callable[[Path], bool],
+    is_other: Callable[[Path], bool],
+    *,
+    swaps: Sequence[tuple[str, str]] = (),
+    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> tuple[Path | None, Path | None]:
+    """The file of the patterns and that of the positions, from the name of either or of their folder.
+
+    None for one that is not there; `swaps` and the two `names` are those of `partner`.
+    """
+
+    def half(is_one: Callable[[Path], bool], what: str, names: Sequence[str]) -> Path | None:
+        if path.is_file() and is_one(path):
+            return path
+        return partner(path, is_one, swaps=swaps, what=what, names=names)
+
+    return half(is_patterns, "its patterns", names[0]), half(is_other, "its positions", names[1])
+
+
 def table(path: Path) -> tuple[np.ndarray, list[str]]:
     """Numbers `[rows, columns]` of a text file and the words of its first line where these are no numbers."""
     if path.stat().st_size > LARGEST_TABLE:

@@ -11,10 +11,8 @@ import numpy as np
 
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.beside import partner
-from ptycho_torch.data.formats.ptychodus import one_layer, positive
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 from ptycho_torch.units import ENERGIES
 
 NAME = "CXI"
@@ -56,12 +54,12 @@ def companions(path: Path) -> list[Path]:
 
 def read(path: Path) -> Source:
     """The source in one file, or in the two of ptychodus."""
-    source = Source(path, NAME, DECLARES, digest=sha256_of(path))
+    source = Source(path, NAME, DECLARES)
     for part in companions(path):
         with hdf5.opened(part) as file:
             found = _parts(file)
         if found.get("frames") is not None:
-            source = replace(source, path=part, digest=sha256_of(part))
+            source = replace(source, path=part)
         source = source.having(**{name: value for name, value in found.items() if name != "is_ptychodus"})
         if found["is_ptychodus"] and source.basis is None:
             source = replace(source, form="CXI of ptychodus", declares=replace(DECLARES, sign=1))
@@ -97,14 +95,14 @@ def _parts(file: h5py.File) -> dict[str, Any]:
         "position_indexes": _maybe(file, f"{mine}/probe_position_indexes"),
         "basis": hdf5.array(file, basis) if positions is not None and hdf5.has(file, basis) else None,
         "photon_energy_ev": None if not joule else joule * ENERGIES["J"],
-        "wavelength_m": positive(hdf5.number(file, "entry_1/instrument_1/source_1/wavelength")),
-        "distance_m": positive(hdf5.number(file, f"{detector}/distance")),
+        "wavelength_m": hdf5.positive(hdf5.number(file, "entry_1/instrument_1/source_1/wavelength")),
+        "distance_m": hdf5.positive(hdf5.number(file, f"{detector}/distance")),
         "detector_pixel_m": (y, x) if y and x else None,
         "object_pixel_m": tuple(pixel) if all(pixel) else None,
         "mask": mask if mask is None or mask.dtype.kind not in "ui" else mask.astype(np.int64) & ~HAS_SIGNAL,
         "probe": _probe(file),
         "probe_origin": "illumination in the file",
-        "obj": one_layer(_maybe(file, "entry_1/image_2/data")),
+        "obj": hdf5.one_layer(_maybe(file, "entry_1/image_2/data")),
         "obj_centre_m": tuple(centre) if None not in centre else None,
     }
 
@@ -118,7 +116,7 @@ def _probe(file: h5py.File) -> np.ndarray | None:
         keys = ("entry_1/image_1/data", *keys)
     found = hdf5.first(file, *keys)
     probe = None if found is None else hdf5.array(file, found, most_bytes=hdf5.LARGEST_PARTS)
-    return probe[0] if probe is not None and probe.ndim == 4 else probe
+    return probe
 
 
 def _maybe(file: h5py.File, key: str) -> np.ndarray | None:

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.ptychodus import positive
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.frames import FrameStack
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 from ptycho_torch.units import ENERGIES, LENGTHS
 
 NAME = "DECTRIS master file"
@@ -47,10 +45,9 @@ def read(path: Path) -> Source:
             path,
             NAME,
             DECLARES,
-            digest=sha256_of(path),
-            photon_energy_ev=positive(energy),
-            wavelength_m=positive(wavelength),
-            distance_m=positive(hdf5.number(file, f"{DETECTOR}/detector_distance", units=LENGTHS)),
+            photon_energy_ev=hdf5.positive(energy),
+            wavelength_m=hdf5.positive(wavelength),
+            distance_m=hdf5.positive(hdf5.number(file, f"{DETECTOR}/detector_distance", units=LENGTHS)),
             detector_pixel_m=(y, x) if y and x else None,
             beam_centre=(centre[0], centre[1]) if centre[0] and centre[1] else None,
             mask=None if mask is None else hdf5.array(file, mask) != 0,

@@ -9,10 +9,8 @@ import h5py
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.ptychodus import positive
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 from ptycho_torch.units import INVERSE_LENGTHS, LENGTHS, unit_of
 
 NAME = "4D-STEM"
@@ -67,7 +65,6 @@ def read(path: Path) -> Source:
             path,
             NAME,
             DECLARES,
-            digest=sha256_of(path),
             frames=hdf5.frames(file, f"{key}/data"),
             raster=(int(slow), int(fast)),
         ).having(**told)
@@ -102,7 +99,7 @@ def _of_py4dstem(file: h5py.File, key: str) -> dict[str, Any]:
     if side is None:
         side = _spacing(file, f"{key}/dim2", INVERSE_LENGTHS)
     turn = hdf5.number(file, f"{told}/QR_rotation_degrees") or 0.0
-    voltage = positive(hdf5.number(file, f"{told}/accelerating_voltage"))
+    voltage = hdf5.positive(hdf5.number(file, f"{told}/accelerating_voltage"))
     if hdf5.number(file, f"{told}/QR_flip"):
         raise DataError(f"{file.filename} (py4DSTEM): QR_flip is set: transpose the patterns, and store it as False")
     note = f"the file tells {turn:g}° between scan and detector, which is not applied: try --rotation"

@@ -154,6 +154,30 @@ def attribute(node: Any, *names: str) -> float | None:
     return None
 
 
+def positive(value: float | None) -> float | None:
+    """The number where it is more than 0."""
+    return value if value is not None and value > 0 else None
+
+
+def one_layer(obj: np.ndarray | None) -> np.ndarray | None:
+    """The object of a single layer `[H, W]`; None for several."""
+    if obj is not None and obj.ndim == 3 and len(obj) == 1:
+        obj = obj[0]
+    return obj if obj is not None and obj.ndim == 2 and np.isfinite(obj).all() else None
+
+
+def sides(node: h5py.Dataset, *names: str) -> tuple[float, float] | None:
+    """Height and width of a pixel, in the attributes of these names."""
+    height, width = (positive(attribute(node, name)) for name in names)
+    return None if height is None or width is None else (height, width)
+
+
+def centre(node: h5py.Dataset) -> tuple[float, float] | None:
+    """The middle of an object (y, x) [m], in its attributes."""
+    y, x = attribute(node, "center_y_m"), attribute(node, "center_x_m")
+    return None if y is None or x is None else (y, x)
+
+
 def text(group: h5py.Group, key: str) -> str:
     """A text; empty where there is none."""
     if not has(group, key) or not isinstance(group[key], h5py.Dataset) or group[key].size > 1 or group[key].size == 0:

@@ -18,11 +18,10 @@ from typing import Any, get_args
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.source import LENGTH_UNITS, Declaration, Source
+from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 from ptycho_torch.types import Domain
-from ptycho_torch.units import LENGTHS, unit_of
+from ptycho_torch.units import LENGTHS, POSITION_UNITS, unit_of
 
 NAME = "HDF5 by a mapping"
 DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad")
@@ -93,7 +92,7 @@ def mapped(path: Path, told: dict[str, Any], *, where: str = "--map") -> Source:
         raise DataError(f"{where}: {path} is not there: correct `file`")
     frames_path, key = _place(path, told["diffraction"])
     with hdf5.opened(frames_path) as file:
-        source = Source(path, NAME, _declared(told, where), frames=hdf5.frames(file, key), digest=sha256_of(path))
+        source = Source(path, NAME, _declared(told, where), frames=hdf5.frames(file, key))
     good, bad = _array(path, told, "good_pixels"), _array(path, told, "mask")
     centre = told.get("beam_centre")
     return source.having(
@@ -163,12 +162,12 @@ def _declared(told: dict[str, Any], where: str) -> Declaration:
     unit = str(told.get("unit", "m"))
     if unit != "px":
         factor = unit_of(unit, LENGTHS)
-        unit = next((name for name, metres in LENGTH_UNITS.items() if metres == factor), "")
+        unit = next((name for name, metres in POSITION_UNITS.items() if metres == factor), "")
     sign = str(told.get("sign", 1)).lstrip("+")
     domain = told.get("domain")
     problems = {
         f"columns is {columns!r}, x and y in their order is needed": order not in ("yx", "xy"),
-        f"unit is {told.get('unit')!r}, px or one of {', '.join(LENGTH_UNITS)} is needed": not unit,
+        f"unit is {told.get('unit')!r}, px or one of {', '.join(POSITION_UNITS)} is needed": not unit,
         f"sign is {sign}, 1 (the probe moves) or -1 (the sample does) is needed": sign not in ("1", "-1"),
         f"domain is {domain!r}, counts or amplitude is needed": domain not in (None, *get_args(Domain)),
     }

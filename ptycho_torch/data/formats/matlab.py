@@ -14,10 +14,8 @@ import numpy as np
 
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.beside import partner
-from ptycho_torch.data.formats.ptychodus import one_layer, positive
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 
 NAME = "fold_slice result"
 DECLARES = Declaration(domain="counts", columns="xy", sign=1, unit="px", mask="1 bad")
@@ -63,16 +61,15 @@ def read(path: Path) -> Source:
         replace(DECLARES, index=float(n // 2)),
         positions=positions + start,
         object_pixel_m=(float(spec[0]), float(spec[-1])) if spec.size in (1, 2) and (spec > 0).all() else None,
-        wavelength_m=positive(told.get("lambda")),
+        wavelength_m=hdf5.positive(told.get("lambda")),
         probe=modes,
         probe_origin=f"probe in {path.name}",
-        obj=one_layer(np.squeeze(obj)),
-        digest=sha256_of(path),
+        obj=hdf5.one_layer(np.squeeze(obj)),
     )
     if data == path:
         return source
     with hdf5.opened(data) as file:
-        return replace(source, path=data, frames=hdf5.frames(file, "dp"), digest=sha256_of(data))
+        return replace(source, path=data, frames=hdf5.frames(file, "dp"))
 
 
 def _version_5(path: Path) -> dict[str, Any]:

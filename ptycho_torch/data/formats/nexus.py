@@ -7,10 +7,8 @@ from pathlib import Path
 import h5py
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.ptychodus import positive
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 from ptycho_torch.units import ENERGIES, LENGTHS
 
 NAME = "NeXus NXcxi_ptycho"
@@ -53,17 +51,16 @@ def read(path: Path) -> Source:
             )
         energy = hdf5.first(file, f"{beam}/incident_beam_energy", f"{beam}/incident_energy", f"{beam}/energy")
         wavelength = hdf5.first(file, f"{beam}/incident_wavelength", f"{beam}/wavelength")
-        y, x = (positive(hdf5.number(file, f"{detector}/{axis}_pixel_size", units=LENGTHS)) for axis in "yx")
+        y, x = (hdf5.positive(hdf5.number(file, f"{detector}/{axis}_pixel_size", units=LENGTHS)) for axis in "yx")
         return Source(
             path,
             NAME,
             DECLARES,
-            digest=sha256_of(path),
             frames=hdf5.frames(file, frames),
             positions=hdf5.array(file, places) * hdf5.unit(file[places], LENGTHS),
-            photon_energy_ev=None if energy is None else positive(hdf5.number(file, energy, units=ENERGIES)),
-            wavelength_m=None if wavelength is None else positive(hdf5.number(file, wavelength, units=LENGTHS)),
-            distance_m=positive(hdf5.number(file, f"{detector}/distance", units=LENGTHS)),
+            photon_energy_ev=None if energy is None else hdf5.positive(hdf5.number(file, energy, units=ENERGIES)),
+            wavelength_m=None if wavelength is None else hdf5.positive(hdf5.number(file, wavelength, units=LENGTHS)),
+            distance_m=hdf5.positive(hdf5.number(file, f"{detector}/distance", units=LENGTHS)),
             detector_pixel_m=(y, x) if y and x else None,
             beam_centre=_centre(file, detector, y, x),
             mask=next(

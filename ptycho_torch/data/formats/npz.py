@@ -21,7 +21,7 @@ from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.patterns import mapped
 from ptycho_torch.data.scan import PROBE_UNITS
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import atomic_path, sha256_of
+from ptycho_torch.files import atomic_path
 from ptycho_torch.types import Domain
 
 NAME = "NPZ"
@@ -177,7 +177,6 @@ class _Members:
             probe_origin="probeGuess in the file",
             probe_unit=self._unit_of_the_probe(),
             nphotons=self._positive("nphotons") or self._photons_in_metadata(),
-            digest=sha256_of(self.path),
             notes=tuple(self.notes),
         )
 

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.beside import partner
-from ptycho_torch.data.formats.ptychodus import _centre, _sides, one_layer, positive
+from ptycho_torch.data.formats.beside import halves, partner
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 
 NAME = "dp/para pair"
 DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad")
@@ -40,22 +38,23 @@ def sniff(path: Path) -> bool:
     )
 
 
+def _halves(path: Path) -> tuple[Path | None, Path | None]:
+    return halves(path, _is_dp, _is_para, swaps=SWAPS)
+
+
 def companions(path: Path) -> list[Path]:
     """The file of the patterns, then that of the positions."""
-    dp = path if path.is_file() and _is_dp(path) else partner(path, _is_dp, swaps=SWAPS, what="its patterns")
-    para = path if path.is_file() and _is_para(path) else partner(path, _is_para, swaps=SWAPS, what="its positions")
-    return [file for file in (dp, para) if file is not None]
+    return [file for file in _halves(path) if file is not None]
 
 
 def read(path: Path) -> Source:
     """The source in the two files, from the name of either."""
-    parts = companions(path)
-    dp = next((file for file in parts if _is_dp(file)), None)
-    para = next(file for file in parts if _is_para(file))
+    dp, para = _halves(path)
+    assert para is not None
     if dp is None:
         raise DataError(f"{path} ({NAME}): it holds no patterns: copy the file with `dp` beside it")
     with hdf5.opened(dp) as file:
-        source = Source(dp, NAME, DECLARES, frames=hdf5.frames(file, "dp"), digest=sha256_of(dp))
+        source = Source(dp, NAME, DECLARES, frames=hdf5.frames(file, "dp"))
     with hdf5.opened(para) as file:
         is_fold_slice = hdf5.has(file, "ppX")
         keys = ("ppY", "ppX") if is_fold_slice else ("probe_position_y_m", "probe_position_x_m")
@@ -65,16 +64,16 @@ def read(path: Path) -> Source:
         obj = hdf5.array(file, "object", most_bytes=hdf5.LARGEST_PARTS) if hdf5.has(file, "object") else None
         probe = hdf5.array(file, "probe", most_bytes=hdf5.LARGEST_PARTS) if hdf5.has(file, "probe") else None
         node = file["object"] if obj is not None else (file["probe"] if probe is not None else None)
-        dx = positive(hdf5.number(file, "dx"))
-        pixel = (dx, dx) if dx else (None if node is None else _sides(node, "pixel_height_m", "pixel_width_m"))
+        dx = hdf5.positive(hdf5.number(file, "dx"))
+        pixel = (dx, dx) if dx else (None if node is None else hdf5.sides(node, "pixel_height_m", "pixel_width_m"))
         return source.having(
             form="dp/para pair of fold_slice" if is_fold_slice else "dp/para pair of pty-chi",
             positions=np.stack([y, x], axis=1),
-            wavelength_m=positive(hdf5.number(file, "lambda")),
+            wavelength_m=hdf5.positive(hdf5.number(file, "lambda")),
             object_pixel_m=pixel,
-            probe=probe[0] if probe is not None and probe.ndim == 4 else probe,
+            probe=probe,
             probe_origin=None if probe is None else f"probe in {para.name}",
-            obj=one_layer(obj),
-            obj_centre_m=None if node is None else _centre(node),
+            obj=hdf5.one_layer(obj),
+            obj_centre_m=None if node is None else hdf5.centre(node),
             notes=(f"positions: {para.name}",),
         )

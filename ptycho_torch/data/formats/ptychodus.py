@@ -9,10 +9,9 @@ import h5py
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.beside import partner
+from ptycho_torch.data.formats.beside import halves
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 
 NAME = "ptychodus"
 DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad")
@@ -26,8 +25,7 @@ def _is_diffraction(path: Path) -> bool:
     )
 
 
-def is_product(path: Path) -> bool:
-    """Whether it has the datasets of a product."""
+def _is_product(path: Path) -> bool:
     return hdf5.holds(path, "probe_position_x_m", "probe_position_y_m", "probe", "probe_position_indexes")
 
 
@@ -35,39 +33,32 @@ def sniff(path: Path) -> bool:
     """Whether this is one of the two files, or a folder that holds both."""
     if path.is_dir():
         return any(_is_diffraction(file) for file in sorted(path.glob("*.h5"))[:64])
-    return _is_diffraction(path) or is_product(path)
+    return _is_diffraction(path) or _is_product(path)
+
+
+def patterns_and_product(path: Path) -> tuple[Path | None, Path | None]:
+    """The two files, from the name of either or of their folder; None for one that is not there."""
+    swaps = (("diffraction", "product"), ("product", "diffraction"))
+    return halves(path, _is_diffraction, _is_product, swaps=swaps, names=(("diffraction.h5",), PRODUCTS))
 
 
 def companions(path: Path) -> list[Path]:
     """The two files that make a scan: patterns, then positions."""
-    if path.is_dir():
-        patterns = partner(path, _is_diffraction, swaps=(), what="the patterns", names=("diffraction.h5",))
-        product = partner(path, is_product, swaps=(), what="the product", names=PRODUCTS)
-    elif _is_diffraction(path):
-        patterns = path
-        swaps = (("diffraction", "product"),)
-        product = partner(path, is_product, swaps=swaps, what="its product", names=PRODUCTS)
-    else:
-        swaps = (("product", "diffraction"),)
-        patterns = partner(path, _is_diffraction, swaps=swaps, what="its patterns", names=("diffraction.h5",))
-        product = path
-    return [file for file in (patterns, product) if file is not None]
+    return [file for file in patterns_and_product(path) if file is not None]
 
 
 def read(path: Path) -> Source:
     """The source in the two files, from the name of either or of their folder."""
-    parts = companions(path)
-    patterns = next((file for file in parts if _is_diffraction(file)), None)
-    product = next((file for file in parts if is_product(file)), None)
+    patterns, product = patterns_and_product(path)
     if patterns is None:
         raise DataError(f"{path} (ptychodus product): it holds no patterns: copy diffraction.h5 beside it")
-    source = Source(patterns, NAME, DECLARES, digest=sha256_of(patterns))
+    source = Source(patterns, NAME, DECLARES)
     with hdf5.opened(patterns) as file:
         source = source.having(
             frames=hdf5.frames(file, "patterns"),
             frame_indexes=hdf5.array(file, "indexes").ravel() if hdf5.has(file, "indexes") else None,
             mask=hdf5.array(file, "bad_pixels") if hdf5.has(file, "bad_pixels") else None,
-            detector_pixel_m=_sides(file["patterns"], "detector_pixel_height_m", "detector_pixel_width_m"),
+            detector_pixel_m=hdf5.sides(file["patterns"], "detector_pixel_height_m", "detector_pixel_width_m"),
         )
     if product is None:
         raise source.lacks("it holds patterns only", "copy the product of this scan, product.h5, beside it")
@@ -88,33 +79,11 @@ def product_parts(file: h5py.File) -> dict[str, Any]:
     return {
         "positions": np.stack([y, x], axis=1),
         "position_indexes": hdf5.array(file, "probe_position_indexes").ravel(),
-        "photon_energy_ev": positive(hdf5.attribute(file, "photon_energy_eV", "probe_energy_eV")),
-        "distance_m": positive(hdf5.attribute(file, "detector_object_distance_m")),
-        "object_pixel_m": _sides(node, "pixel_height_m", "pixel_width_m"),
-        "probe": probe[0] if probe.ndim == 4 else probe,
+        "photon_energy_ev": hdf5.positive(hdf5.attribute(file, "photon_energy_eV", "probe_energy_eV")),
+        "distance_m": hdf5.positive(hdf5.attribute(file, "detector_object_distance_m")),
+        "object_pixel_m": hdf5.sides(node, "pixel_height_m", "pixel_width_m"),
+        "probe": probe,
         "probe_origin": "probe of the product",
-        "obj": one_layer(obj),
-        "obj_centre_m": _centre(node),
+        "obj": hdf5.one_layer(obj),
+        "obj_centre_m": hdf5.centre(node),
     }
-
-
-def positive(value: float | None) -> float | None:
-    """The number where it is more than 0."""
-    return value if value is not None and value > 0 else None
-
-
-def one_layer(obj: np.ndarray | None) -> np.ndarray | None:
-    """The object of a single layer `[H, W]`; None for several."""
-    if obj is not None and obj.ndim == 3 and len(obj) == 1:
-        obj = obj[0]
-    return obj if obj is not None and obj.ndim == 2 and np.isfinite(obj).all() else None
-
-
-def _sides(node: h5py.Dataset, *names: str) -> tuple[float, float] | None:
-    height, width = (positive(hdf5.attribute(node, name)) for name in names)
-    return None if height is None or width is None else (height, width)
-
-
-def _centre(node: h5py.Dataset) -> tuple[float, float] | None:
-    y, x = hdf5.attribute(node, "center_y_m"), hdf5.attribute(node, "center_x_m")
-    return None if y is None or x is None else (y, x)

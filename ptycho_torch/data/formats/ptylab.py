@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.ptychodus import positive
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 
 NAME = "PtyLab"
 DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad")
@@ -29,17 +27,16 @@ def read(path: Path) -> Source:
     with hdf5.opened(path) as file:
         if (turn := hdf5.number(file, "orientation") or 0) != 0:
             raise DataError(f"{path} ({NAME}): its orientation is {turn:g}: turn the patterns, and store it as 0")
-        side = positive(hdf5.number(file, "dxd"))
+        side = hdf5.positive(hdf5.number(file, "dxd"))
         probe = hdf5.array(file, "probe", most_bytes=hdf5.LARGEST_PARTS) if hdf5.has(file, "probe") else None
         return Source(
             path,
             NAME,
             DECLARES,
-            digest=sha256_of(path),
             frames=hdf5.frames(file, "ptychogram"),
             positions=hdf5.array(file, "encoder"),
-            wavelength_m=positive(hdf5.number(file, "wavelength")),
-            distance_m=positive(hdf5.number(file, "zo")),
+            wavelength_m=hdf5.positive(hdf5.number(file, "wavelength")),
+            distance_m=hdf5.positive(hdf5.number(file, "zo")),
             detector_pixel_m=None if side is None else (side, side),
             probe=None if probe is None else probe.reshape(-1, *probe.shape[-2:]),
         )

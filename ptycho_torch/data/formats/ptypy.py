@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.ptychodus import positive
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 
 NAME = "ptypy"
 DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 good")
@@ -52,7 +50,7 @@ def read(path: Path) -> Source:
         ]
         counts = [file[f"{part}/data"].shape[0] for part in parts]
         about = "meta" if hdf5.has(file, "meta/energy") else "info"
-        energy = positive(hdf5.number(file, f"{about}/energy"))
+        energy = hdf5.positive(hdf5.number(file, f"{about}/energy"))
         centre = hdf5.array(file, f"{about}/center").ravel() if hdf5.has(file, f"{about}/center") else np.zeros(0)
         sides = hdf5.array(file, f"{about}/psize").ravel() if hdf5.has(file, f"{about}/psize") else np.zeros(0)
         indexes = np.concatenate([hdf5.array(file, f"{part}/indices").ravel() for part in parts])
@@ -60,13 +58,12 @@ def read(path: Path) -> Source:
             path,
             NAME,
             DECLARES,
-            digest=sha256_of(path),
             frames=frames,
             frame_indexes=indexes,
             position_indexes=indexes,
             positions=np.concatenate([hdf5.array(file, f"{part}/positions").reshape(-1, 2) for part in parts]),
             photon_energy_ev=None if energy is None else energy * 1e3,
-            distance_m=positive(hdf5.number(file, f"{about}/distance")),
+            distance_m=hdf5.positive(hdf5.number(file, f"{about}/distance")),
             detector_pixel_m=(float(sides[0]), float(sides[-1]))
             if sides.size in (1, 2) and (sides > 0).all()
             else None,

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.data.formats.beside import partner
-from ptycho_torch.data.formats.ptychodus import one_layer
+from ptycho_torch.data.formats.beside import halves, partner
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
 
 NAME = "PtyRAD"
 DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="px", mask="1 bad")
@@ -36,22 +34,23 @@ def sniff(path: Path) -> bool:
     return is_part and partner(path, _is_model, swaps=(), what="the model") is not None
 
 
+def _halves(path: Path) -> tuple[Path | None, Path | None]:
+    return halves(path, _is_data, _is_model)
+
+
 def companions(path: Path) -> list[Path]:
     """The file of the patterns, then the model."""
-    data = path if path.is_file() and _is_data(path) else partner(path, _is_data, swaps=(), what="its patterns")
-    model = path if path.is_file() and _is_model(path) else partner(path, _is_model, swaps=(), what="the model")
-    return [file for file in (data, model) if file is not None]
+    return [file for file in _halves(path) if file is not None]
 
 
 def read(path: Path) -> Source:
     """The source in the two files, from the name of either or of their folder."""
-    parts = companions(path)
-    data = next((file for file in parts if _is_data(file)), None)
-    model = next(file for file in parts if _is_model(file))
+    data, model = _halves(path)
+    assert model is not None
     if data is None:
         raise DataError(f"{path} (PtyRAD model): it holds no patterns: copy the file with `dp` beside it")
     with hdf5.opened(data) as file:
-        source = Source(data, NAME, DECLARES, frames=hdf5.frames(file, "dp"), digest=sha256_of(data))
+        source = Source(data, NAME, DECLARES, frames=hdf5.frames(file, "dp"))
     with hdf5.opened(model) as file:
         turned = [
             key
@@ -68,7 +67,7 @@ def read(path: Path) -> Source:
         dx, kv = hdf5.number(file, "model_attributes/dx"), hdf5.number(file, "params/init_params/probe_kv")
         light = hdf5.text(file, "params/init_params/probe_illum_type") or "electron"
         amplitude, phase = (
-            one_layer(np.squeeze(hdf5.array(file, f"optimizable_tensors/obj{k}", most_bytes=hdf5.LARGEST_PARTS)))
+            hdf5.one_layer(np.squeeze(hdf5.array(file, f"optimizable_tensors/obj{k}", most_bytes=hdf5.LARGEST_PARTS)))
             if hdf5.has(file, f"optimizable_tensors/obj{k}")
             else None
             for k in "ap"

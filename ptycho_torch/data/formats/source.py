@@ -28,8 +28,8 @@ from ptycho_torch.data.patterns import MAPPED_BYTES, chunks
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError, UsageError
 from ptycho_torch.types import Domain, Propagation
+from ptycho_torch.units import POSITION_UNITS
 
-LENGTH_UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
 POSITIVE = (
     "electron_voltage",
     "distance_m",
@@ -59,7 +59,7 @@ class Declaration:
     sign: Literal[1, -1] = 1
     """+1: where the probe is on the object; −1: how the sample was moved, the opposite."""
     unit: str = "m"
-    """Of the positions: px, or one of `LENGTH_UNITS`."""
+    """Of the positions: px, or one of `POSITION_UNITS`."""
     index: float = 0.0
     """Of positions in px: the object's pixel that meets the probe's pixel N//2, minus the coordinate."""
     mask: Literal["1 good", "1 bad"] = "1 bad"
@@ -374,7 +374,7 @@ def _in_pixels(
     places = places * (stated.position_sign or (1 if is_grid else declared.sign))
     if declared.unit != "px" or is_grid:
         assert pixel is not None
-        places = places * (1.0 if is_grid else LENGTH_UNITS[declared.unit]) / np.asarray(pixel)
+        places = places * (1.0 if is_grid else POSITION_UNITS[declared.unit]) / np.asarray(pixel)
     elif stated.cuts and source.frames is not None:
         places = places * (n * stated.bin / np.asarray(source.frames.shape[-2:]))  # as dx = λz/(N·p)
     if stated.rotation_rad:

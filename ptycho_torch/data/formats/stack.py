@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.data.formats.beside import positions_in, table
-from ptycho_torch.data.formats.source import LENGTH_UNITS, Declaration, Source
+from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.frames import FrameStack
 from ptycho_torch.errors import DataError
-from ptycho_torch.files import sha256_of
-from ptycho_torch.units import LENGTHS, unit_of
+from ptycho_torch.units import LENGTHS, POSITION_UNITS, unit_of
 
 NAME = "stack of images"
 DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad")
@@ -112,7 +111,7 @@ def read(path: Path) -> Source:
         raise DataError(f"{path}: its images have different shapes: those of one scan need one shape")
     frames = FrameStack([a if isinstance(a, TiffFrames) else ArrayFrames(a) for a in arrays])
     folder = path if path.is_dir() else path.parent
-    source = Source(files[0], NAME, DECLARES, frames=frames, raster=raster, digest=sha256_of(files[0]))
+    source = Source(files[0], NAME, DECLARES, frames=frames, raster=raster)
     source = source.having(**_images_beside(folder, frames.shape[1:], files))
     return _as_told(source, folder)
 
@@ -235,7 +234,7 @@ def _positions_told(source: Source, file: Path, told: dict[str, Any], where: Pat
         places = table(file)[0][:, :2]
         how = f"columns {', '.join(columns)}"
     unit = str(told.get("unit", unit))
-    unit = "px" if unit == "px" else next((k for k, v in LENGTH_UNITS.items() if v == unit_of(unit, LENGTHS)), "")
+    unit = "px" if unit == "px" else next((k for k, v in POSITION_UNITS.items() if v == unit_of(unit, LENGTHS)), "")
     if not unit:
         raise DataError(f"{where}: unit is {told['unit']!r}: one of px, {', '.join(LENGTHS)} is needed")
     order: Any = "".join(columns) if columns is not None else "yx"

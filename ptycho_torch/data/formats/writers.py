@@ -50,12 +50,8 @@ class Record:
             missing = "pixel of the object" if scan.pixel_size_m is None else "wavelength"
             way = "--pixel-size 12nm" if scan.pixel_size_m is None else "--photon-energy 8keV"
             raise DataError(f"{scan.source}: the {missing} is not known, and this format has lengths: add {way}")
-        positions = scan.positions
-        probe = scan.probe
-        if result is not None:
-            positions = positions.copy()
-            positions[result.pattern_indices] = result.positions
-            probe = scan.probe if result.probe is None else result.probe
+        positions = scan.positions if result is None else result.among(scan.positions)
+        probe = scan.probe if result is None or result.probe is None else result.probe
         obj, origin = _on_a_grid(scan, positions, result)
         pixel, wavelength = scan.pixel_size_m, scan.wavelength_m
         return cls(scan, pixel, wavelength, positions - origin, np.asarray(probe), obj)
@@ -98,16 +94,8 @@ def _on_a_grid(scan: Scan, positions: np.ndarray, result: Reconstruction | None)
         height, width = int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1
         obj = np.ones((height, width), np.complex64)
     if result is not None:
-        _lay(obj, result, origin)
+        result.lay_into(obj, origin)
     return obj, origin
-
-
-def _lay(obj: np.ndarray, result: Reconstruction, origin: np.ndarray) -> None:
-    """Writes the reconstruction into an array whose first pixel lies at `origin` of the scan's grid."""
-    y, x = (int(one - other) for one, other in zip(result.origin, origin, strict=True))
-    height, width = result.object.shape[-2], result.object.shape[-1]
-    y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + height, obj.shape[0]), min(x + width, obj.shape[1])
-    obj[y0:y1, x0:x1] = result.object[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
 def _stored(scan: Scan) -> np.dtype[Any]:
@@ -202,12 +190,11 @@ def write_result_into_product(path: Path, given: Path, positions: np.ndarray, re
             layers = obj.reshape(-1, *obj.shape[-2:])
             if len(layers) > 1:
                 raise DataError(f"{given}: its object has {len(layers)} layers: one is needed")
-            _lay(layers[0], result, np.zeros(2, int))
+            result.lay_into(layers[0], (0, 0))
             _replace(file, "object", layers.reshape(obj.shape))
             if result.probe is not None:
                 _replace(file, "probe", result.probe[None].astype(np.complex64))
-            moved = positions.copy()
-            moved[result.pattern_indices] = result.positions
+            moved = result.among(positions)
             if len(moved) == len(file["probe_position_x_m"]) and not np.array_equal(moved, positions):
                 shift = (moved - positions) * [file["object"].attrs[f"pixel_{side}_m"] for side in ("height", "width")]
                 for axis, by in zip("yx", shift.T, strict=True):
@@ -338,9 +325,7 @@ def write_pair(path: Path, record: Record) -> None:
 
 def write_npz(path: Path, scan: Scan, result: Reconstruction | None = None) -> None:
     """Our own scan NPZ, on the scan's grid: also for the near field, and where no length is known."""
-    positions = scan.positions.copy()
-    if result is not None:
-        positions[result.pattern_indices] = result.positions
+    positions = scan.positions if result is None else result.among(scan.positions)
     arrays: dict[str, Any] = {
         "diff3d": scan.amplitude(slice(None)),
         "ycoords": positions[:, 0],
@@ -369,9 +354,8 @@ WRITERS: dict[str, Callable[[Path, Record], None]] = {
     ".ptyd": write_ptyd,
     "_dp.hdf5": write_pair,
     "_dp.h5": write_pair,
-    "": write_ptychodus,
 }
-"""By the end of the name; a folder is that of ptychodus."""
+"""By the end of the name."""
 
 
 def write_scan(path: Path, scan: Scan, result: Reconstruction | None = None) -> str:
@@ -384,7 +368,7 @@ def write_scan(path: Path, scan: Scan, result: Reconstruction | None = None) -> 
         write_npz(path, scan, result)
         return "scan NPZ"
     for ending, write in WRITERS.items():
-        if ending and path.name.endswith(ending):
+        if path.name.endswith(ending):
             write(path, Record.of(scan, result))
             return ending.lstrip(".")
     if path.suffix == "" or path.is_dir():
