@@ -94,7 +94,6 @@ QUANTITIES: dict[str, tuple[str, dict[str, float], str]] = {
     "diffraction_step": ("diffraction_step", INVERSE_LENGTHS, "--diffraction-step 0.08/A"),
     "pixel_size": ("pixel_size_m", LENGTHS, "--pixel-size 12nm"),
     "step": ("step_m", LENGTHS, "--step 1.2A"),
-    "rotation": ("rotation_rad", ANGLES, "--rotation -34deg"),
     "semiangle": ("semiangle_rad", ANGLES, "--semiangle 21.4mrad"),
     "defocus": ("defocus_m", LENGTHS, "--defocus -200A"),
 }
@@ -129,7 +128,6 @@ class SourceSettings(Config):
         None, "side of an object pixel, instead of what the optics give", group="input", flags=("--pixel-size",)
     )
     step: str | None = setting(None, "between the positions of a 4-D array, as 1.2A", group="input")
-    rotation: str | None = setting(None, "of the scan against the detector, from x towards y, as -34deg", group="input")
     semiangle: str | None = setting(
         None, "of the convergent beam, as 21.4mrad: the probe is that of a round aperture", group="input"
     )
@@ -224,6 +222,9 @@ class GeometrySettings(Config):
     swap_axes: bool = setting(
         False, "take x for y of the positions, before they are mirrored", group="input", flags=("--swap-axes",)
     )
+    rotation: str | None = setting(
+        None, "turn the positions, after they are mirrored, from x towards y, as -34deg", group="input"
+    )
     flip_detector: Flip | None = setting(
         None, "mirror the patterns, but not the probe", group="input", flags=("--flip-detector",)
     )
@@ -242,6 +243,12 @@ class GeometrySettings(Config):
         group="input",
         flags=("--position-unit",),
     )
+
+    @model_validator(mode="after")
+    def _rotation_has_a_unit(self) -> Self:
+        if self.rotation is not None:
+            quantity(self.rotation, ANGLES, what="--rotation", example="--rotation -34deg")
+        return self
 
     def geometry(self) -> dict[str, Any]:
         """What `turned` takes."""
@@ -548,6 +555,21 @@ class RunConfig(InferenceConfig):
         flags=("--sweeps",),
         ge=1,
     )
+
+    orientation: Literal["given", "auto"] | None = setting(
+        None,
+        "auto: find how the positions lie (flips, rotation, frame lag), and reconstruct them so "
+        "(default: where neither the format nor a flag tells)",
+        group="input",
+    )
+
+    @property
+    def searches_orientation(self) -> bool | None:
+        """None: where the format does not tell."""
+        if self.orientation is not None:
+            return self.orientation == "auto"
+        is_told = any(getattr(self, name) for name in ("flip", "swap_axes", "rotation", "frame_lag"))
+        return False if is_told else None
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ptycho_torch.config import CheckConfig
 from ptycho_torch.data.formats import Stated, open_source, prepared
@@ -16,9 +17,11 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import resolve_device, use_available_threads
 from ptycho_torch.errors import VerdictError
 from ptycho_torch.files import as_json
+from ptycho_torch.predictors import FLAT, find_predictor
 from ptycho_torch.progress import ProgressLine, duration
 from ptycho_torch.reconstruction import reconstruct
 from ptycho_torch.report.page import length
+from ptycho_torch.verdict.orientation import find_orientation
 
 TRIAL_PATTERNS, TRIAL_SWEEPS = 144, 20
 """Of the trial: as many patterns as the verdict's thresholds were measured with."""
@@ -54,8 +57,10 @@ def run(config: CheckConfig) -> dict[str, Any]:
         "remarks": [*remarks(scan), *_warnings(scan)],
     }
     if config.trial:
+        device = resolve_device(config.accelerator, config.device)
         with ProgressLine(quiet=config.quiet or config.json_output) as progress:
-            found["trial"] = _trial(scan, frames, resolve_device(config.accelerator, config.device), progress)
+            found["orientation"] = _orientation(scan, device)
+            found["trial"] = _trial(scan, frames, device, progress)
     print(as_json(found) if config.json_output else _as_text(found))
     if config.strict and found.get("trial", {}).get("verdict") == "bad":
         raise VerdictError("the verdict of the trial is bad")
@@ -125,7 +130,13 @@ def _warnings(scan: Scan) -> list[str]:
     return found
 
 
-def _trial(scan: Scan, frames: int, device: Any, progress: ProgressLine) -> dict[str, Any]:
+def _orientation(scan: Scan, device: torch.device) -> dict[str, Any]:
+    """How the positions lie, as the patterns tell."""
+    told = {"told_by_format": scan.orientation_is_told}
+    return told | find_orientation(find_predictor(FLAT, scan).in_photons(scan), device=device).as_dict()
+
+
+def _trial(scan: Scan, frames: int, device: torch.device, progress: ProgressLine) -> dict[str, Any]:
     """A short reconstruction of the middle of the scan: its verdict with reasons, and the time that all would take."""
     count = min(TRIAL_PATTERNS, max(FEWEST_PATTERNS, TRIAL_VALUES // scan.n**2), len(scan))
     chosen = np.sort(central_region(scan.positions, count))
@@ -181,6 +192,8 @@ def _as_text(found: dict[str, Any]) -> str:
     lines = [f"{name:<10} {text}" for name, text in rows]
     lines += [f"{'note':<10} {text}" for text in found["notes"]]
     lines += [f"{'look at':<10} {text}" for text in found["remarks"]]
+    if "orientation" in found:
+        lines.append(f"{'lies':<10} {found['orientation']['text']}")
     trial = found.get("trial")
     if trial:
         lines.append(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ptycho_torch.commands.infer import delivered, opened, reconstructed
 from ptycho_torch.config import RunConfig
+from ptycho_torch.data.geometry import in_pixels
 from ptycho_torch.data.scan import Scan
+from ptycho_torch.predictors import FLAT, find_predictor
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.types import Reconstruction
+from ptycho_torch.verdict.orientation import find_orientation
 
 RANKS = {"good": 2, "doubtful": 1, "bad": 0}
 
@@ -29,6 +33,9 @@ def run(config: RunConfig) -> Reconstruction:
 def run_on(scan: Scan, device: torch.device, config: RunConfig) -> Reconstruction:
     """The same with the scan that was opened."""
     with ProgressLine(quiet=config.quiet) as progress:
+        searches = config.searches_orientation
+        if searches or (searches is None and not scan.orientation_is_told):
+            scan = lying_right(scan, device, progress.say)
         best: Reconstruction | None = None
         for words, changes in _attempts(scan, config):
             if best is not None:
@@ -41,6 +48,16 @@ def run_on(scan: Scan, device: torch.device, config: RunConfig) -> Reconstructio
                 break
     assert best is not None
     return delivered(best, scan, config)
+
+
+def lying_right(scan: Scan, device: torch.device, say: Callable[[str], object]) -> Scan:
+    """The scan, its positions as the patterns tell that they lie, which is said."""
+    scan = in_pixels(scan)
+    found = find_orientation(find_predictor(FLAT, scan).in_photons(scan), device=device)
+    say(f"orientation: {found.text}")
+    if not found.is_change:
+        return scan
+    return replace(found.lie.applied(scan), notes=(*scan.notes, found.text))
 
 
 def _attempts(scan: Scan, config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:

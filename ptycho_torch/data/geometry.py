@@ -5,57 +5,23 @@ Changes that a user asks for are exact: what a verdict proposes (`--flip y`) is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from ptycho_torch.data.axes import Orientation, turned_by
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.units import POSITION_UNITS
+from ptycho_torch.units import ANGLES, POSITION_UNITS, quantity
 
-FLIPS = {"": (False, False), "y": (True, False), "x": (False, True), "xy": (True, True)}
-"""(y, x) for each spelling."""
 STEPS = (0.003, 1.2)
 """The distance of neighbours over the width of the probe between which positions are believed to be pixels."""
 PLAUSIBLE = (0.03, 0.8)
 """The same for what a unit would make of them: scans that can be reconstructed."""
 DOUBLED = 0.05
 """Share of the patterns at the place of another one from which on it is said."""
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """Axes swapped or not, then flipped along y, x, or both."""
-
-    swap: bool
-    flips: tuple[bool, bool]  # y, x
-
-    @classmethod
-    def of(cls, *, swap: bool, flip: str) -> Orientation:
-        """From the spelling of a flag; UsageError for another word than x, y, xy or nothing."""
-        if flip not in FLIPS:
-            raise UsageError(f"a flip is {flip!r}: x, y or xy is needed")
-        return cls(swap, FLIPS[flip])
-
-    @property
-    def flip_name(self) -> str:
-        """x, y, xy, or nothing."""
-        return next(name for name, flips in FLIPS.items() if flips == self.flips)
-
-    def of_positions(self, positions: np.ndarray) -> np.ndarray:
-        """Positions `[n, 2]`, flipped about the middle of their range."""
-        turned = positions[:, ::-1] if self.swap else positions
-        mirrored = turned.min(axis=0) + turned.max(axis=0) - turned
-        return np.ascontiguousarray(np.where(self.flips, mirrored, turned))
-
-    def of_images(self, images: np.ndarray) -> np.ndarray:
-        """Images `[…, N, N]`, flipped about index N//2."""
-        turned = images.swapaxes(-1, -2) if self.swap else images
-        axes = tuple(axis for axis, flips in zip((-2, -1), self.flips, strict=True) if flips)
-        even = images.shape[-1] % 2 == 0
-        return np.roll(np.flip(turned, axes), (1,) * len(axes), axes) if even and axes else np.flip(turned, axes)
 
 
 def with_positions_turned(scan: Scan, turn: Orientation) -> Scan:
@@ -82,6 +48,15 @@ def with_lag(scan: Scan, lag: int, first: int = 0) -> Scan:
     if not len(places):
         raise UsageError(f"--frame-lag {lag}: no pattern of {len(scan)} has a position then")
     return replace(kept, positions=scan.positions[places], nominal_positions=scan.nominal_positions[places])
+
+
+def with_rotation(scan: Scan, degrees: float) -> Scan:
+    """The scan with its positions turned from x towards y; an object in the file no longer belongs to it."""
+    if not degrees:
+        return scan
+    middle = scan.positions.mean(axis=0)
+    positions, nominal = (turned_by(each - middle, degrees) for each in (scan.positions, scan.nominal_positions))
+    return replace(scan, positions=positions + middle, nominal_positions=nominal + middle, obj=None)
 
 
 def with_unit(scan: Scan, unit: str) -> Scan:
@@ -112,6 +87,7 @@ def turned(
     *,
     flip: str | None = None,
     swap_axes: bool = False,
+    rotation: str | None = None,
     flip_detector: str | None = None,
     transpose_detector: bool = False,
     frame_lag: str | None = None,
@@ -119,10 +95,11 @@ def turned(
 ) -> Scan:
     """The scan in another geometry, as a verdict may propose.
 
-    `flip` ("x", "y" or "xy") mirrors the positions, after `swap_axes` has taken x for y; `flip_detector` mirrors the
-    patterns, but not the probe, after `transpose_detector` has transposed them; `frame_lag` ("K" or "K@J") takes
-    pattern j to position j + K, from J on; `position_unit` ("px", "m", "mm", "um", "nm", "angstrom") is that of the
-    positions. Raises UsageError for another word, DataError for a length without `pixel_size_m`.
+    `flip` ("x", "y" or "xy") mirrors the positions, after `swap_axes` has taken x for y; `rotation` ("-34deg",
+    "10mrad") then turns them from x towards y, about their middle; `flip_detector` mirrors the patterns, but not the
+    probe, after `transpose_detector` has transposed them; `frame_lag` ("K" or "K@J") takes pattern j to position j + K,
+    from J on; `position_unit` ("px", "m", "mm", "um", "nm", "angstrom") is that of the positions. Raises UsageError for
+    another word, DataError for a length without `pixel_size_m`.
     """
     if position_unit is not None:
         scan = with_unit(scan, position_unit)
@@ -130,6 +107,9 @@ def turned(
         scan = with_lag(scan, *lag_from(frame_lag))
     if swap_axes or flip:
         scan = with_positions_turned(scan, Orientation.of(swap=swap_axes, flip=flip or ""))
+    if rotation is not None:
+        angle = quantity(rotation, ANGLES, what="--rotation", example="--rotation -34deg")
+        scan = with_rotation(scan, float(np.rad2deg(angle)))
     if transpose_detector or flip_detector:
         scan = with_patterns_turned(scan, Orientation.of(swap=transpose_detector, flip=flip_detector or ""))
     return scan

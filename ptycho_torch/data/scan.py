@@ -57,6 +57,7 @@ class Scan:
     ceiling: float | None = None  # of the detector, in the unit of `patterns`: what holds it was that much at least
     intensities: np.ndarray | None = None  # float32 [n], of the beam in each pattern over its usual one; `counts` are
     # divided by those above one, the probe is weaker by those below one; None: all one
+    orientation_is_told: bool = True  # whether the source says how the axes of positions and detector lie
     position_unit: str = ""  # px where the unit of the positions is known, or nothing
     drift: np.ndarray | None = None  # float32 [n], what the intensities are if a trend of the light is the beam's
     notes: tuple[str, ...] = ()

@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ptycho_torch.data.axes import Orientation
 from ptycho_torch.data.geometry import (
-    Orientation,
     neighbour_distance,
     with_patterns_turned,
     with_positions_turned,
+    with_rotation,
 )
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.forward import Forward
@@ -184,14 +185,12 @@ def is_its_twin(probe: np.ndarray) -> bool:
 
 
 def rotation_of(degrees: float) -> Hypothesis:
-    """Positions turned by an angle from y towards x."""
-    angle = math.radians(degrees)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    """Positions turned by an angle from x towards y."""
     return Hypothesis(
         Cause.ROTATION,
         f"turning the positions by {degrees:g} degrees",
-        f"positions turned by {degrees:g} degrees, then --position-correction affine",
-        _with_positions(lambda positions: positions @ turn.T),
+        f"--rotation {degrees:g}deg --position-correction affine",
+        lambda scan, chosen: with_rotation(scan.subset(chosen), degrees),
         value=degrees,
     )
 

@@ -86,6 +86,33 @@ def test_check_names_what_is_wrong(truth: Truth, tmp_path: Path, capsys) -> None
     assert "flip" in capsys.readouterr().out
 
 
+def test_positions_that_lie_otherwise_are_found_where_the_format_does_not_tell(
+    truth: Truth, tmp_path: Path, capsys
+) -> None:
+    """A stack of images with a table says nothing about axes: `run` finds them, `check` names the flags."""
+    swapped = Truth(truth.counts, truth.positions[:, ::-1].copy(), truth.probe, truth.obj, truth.bad)
+    path = layouts.eiger(tmp_path, swapped)
+    assert main(["check", str(path), "--crop", "32"]) == 0
+    assert "--swap-axes" in capsys.readouterr().out
+    words = ["--crop", "32", "--sweeps", "20", "--output_dir"]
+    assert main(["run", str(path), *words, str(tmp_path / "found")]) == 0
+    assert "orientation: --swap-axes" in capsys.readouterr().out
+    assert metrics(tmp_path / "found")["verdict"]["status"] == "good"
+    assert any("--swap-axes" in note for note in metrics(tmp_path / "found")["made_by"]["notes"])
+    main(["run", str(path), "--orientation", "given", "--no-diagnose", *words, str(tmp_path / "given")])
+    assert "orientation:" not in capsys.readouterr().out
+    assert metrics(tmp_path / "given")["verdict"]["status"] != "good"
+
+
+def test_a_format_that_tells_is_believed_unless_asked(truth: Truth, tmp_path: Path, capsys) -> None:
+    low, high = truth.positions[:, 1].min(), truth.positions[:, 1].max()
+    mirrored = truth.positions * (1, -1) + (0, low + high)
+    path = layouts.ptychodus(tmp_path, Truth(truth.counts, mirrored, truth.probe, truth.obj, truth.bad))
+    assert main(["run", str(path), "--orientation", "auto", "--output_dir", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "orientation: --flip " in said and "x better than the positions as given" in said and "verdict good" in said
+
+
 @pytest.mark.parametrize(
     "words, says",
     [

@@ -13,6 +13,7 @@ from layouts import DETECTOR_M, DISTANCE_M, DK, ENERGY_EV, PIXEL_M, STEP_M, VOLT
 
 import ptycho_torch as pt
 from ptycho_torch.data.formats import Stated, read_scan
+from ptycho_torch.data.geometry import turned
 from ptycho_torch.data.scan import Scan
 
 STATED = Stated(photon_energy_ev=ENERGY_EV, distance_m=DISTANCE_M, detector_pixel_m=DETECTOR_M)
@@ -159,12 +160,30 @@ def test_a_raster_of_electron_patterns(write: Callable[[Path, np.ndarray], Path]
     np.testing.assert_array_equal(scan.counts(9), data[1, 2])
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("degrees", [0.0, 30.0, -75.0])
+def test_the_rotation_and_flip_of_py4dstem(flip: bool, degrees: float, truth: Truth, tmp_path: Path) -> None:
+    """py4DSTEM turns centres of mass c (row, column) onto the scan: R(θ)·c, of swapped components with a flip. A
+    gradient that is g on the detector is therefore R(θ)·P·g on the raster, and positions turn by the transpose."""
+    path = py4dstem(tmp_path, truth.counts.reshape(5, 7, N, N))
+    with h5py.File(path, "a") as file:
+        told = file["root/metadatabundle/calibration"]
+        told["QR_rotation_degrees"], told["QR_flip"] = degrees, flip
+    scan = read_scan(path, trust_detector=True)
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    onto_raster = np.array([[cos, -sin], [sin, cos]]) @ (np.eye(2)[::-1] if flip else np.eye(2))
+    steps = (scan.positions[[7, 1]] - scan.positions[0]) * (1 / (N * DK)) / STEP_M  # along slow and fast
+    np.testing.assert_allclose(steps, onto_raster, atol=1e-9)  # rows: onto_rasterᵀ·(1, 0) and onto_rasterᵀ·(0, 1)
+    assert scan.orientation_is_told == (flip or degrees != 0)
+    assert any("QR" in note for note in scan.notes) == scan.orientation_is_told
+
+
 def test_a_4d_array_needs_its_step_and_its_pixel(truth: Truth, tmp_path: Path) -> None:
     np.save(tmp_path / "cube.npy", truth.counts.reshape(5, 7, N, N))
     with pytest.raises(pt.DataError, match="--step"):
         read_scan(tmp_path / "cube.npy")
-    stated = Stated(step_m=STEP_M, pixel_size_m=STEP_M / 3, rotation_rad=np.pi / 2)
-    scan = read_scan(tmp_path / "cube.npy", stated=stated, trust_detector=True)
+    stated = Stated(step_m=STEP_M, pixel_size_m=STEP_M / 3)
+    scan = turned(read_scan(tmp_path / "cube.npy", stated=stated, trust_detector=True), rotation="90deg")
     np.testing.assert_allclose(scan.positions[1] - scan.positions[0], [3, 0], atol=1e-9)  # x turned towards y
 
 

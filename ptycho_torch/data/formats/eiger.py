@@ -14,7 +14,7 @@ from ptycho_torch.errors import DataError
 from ptycho_torch.units import ENERGIES, LENGTHS
 
 NAME = "DECTRIS master file"
-DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad")
+DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad", orientation="not told")
 DETECTOR = "entry/instrument/detector"
 PART = re.compile(r"data_\d+")
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.source import Declaration, Source
-from ptycho_torch.errors import DataError
 from ptycho_torch.units import INVERSE_LENGTHS, LENGTHS, unit_of
 
 NAME = "4D-STEM"
-DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad")
+DECLARES = Declaration(domain="counts", columns="yx", sign=1, unit="m", mask="1 bad", orientation="not told")
 
 
 def _experiment(file: h5py.File) -> str | None:
@@ -100,15 +99,15 @@ def _of_py4dstem(file: h5py.File, key: str) -> dict[str, Any]:
         side = _spacing(file, f"{key}/dim2", INVERSE_LENGTHS)
     turn = hdf5.number(file, f"{told}/QR_rotation_degrees") or 0.0
     voltage = hdf5.positive(hdf5.number(file, f"{told}/accelerating_voltage"))
-    if hdf5.number(file, f"{told}/QR_flip"):
-        raise DataError(f"{file.filename} (py4DSTEM): QR_flip is set: transpose the patterns, and store it as False")
-    note = f"the file tells {turn:g}° between scan and detector, which is not applied: try --rotation"
+    is_flipped = bool(hdf5.number(file, f"{told}/QR_flip"))
+    note = f"the positions are turned by {turn:g}°" + (", after a swap of their axes" * is_flipped) + ", as QR tells"
     return {
         "form": "py4DSTEM",
         "step_m": None if step is None else (step, step),
         "diffraction_step": side,
         "electron_voltage": voltage,
-        "notes": (note,) if turn else None,
+        "grid_turned": (is_flipped, -turn if is_flipped else turn),
+        "notes": (note,) if turn or is_flipped else None,
     }
 
 

@@ -24,7 +24,7 @@ from ptycho_torch.types import Domain
 from ptycho_torch.units import LENGTHS, POSITION_UNITS, unit_of
 
 NAME = "HDF5 by a mapping"
-DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad")
+DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad", orientation="not told")
 ARRAYS = ("diffraction", "positions", "positions_x", "positions_y", "indexes", "mask", "good_pixels", "probe")
 NUMBERS = {
     "energy_eV": "photon_energy_ev",

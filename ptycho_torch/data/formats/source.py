@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.fft import next_fast_len
 
+from ptycho_torch.data.axes import turned_by
 from ptycho_torch.data.checks import SMALLEST_N
 from ptycho_torch.data.formats.beside import positions_in, table_beside
 from ptycho_torch.data.formats.matching import matched
@@ -65,12 +66,14 @@ class Declaration:
     mask: Literal["1 good", "1 bad"] = "1 bad"
     frames: Literal["as stored", "transposed"] = "as stored"
     """Transposed: stored with columns before rows."""
+    orientation: Literal["told", "not told"] = "told"
+    """Whether the format says how the axes of the positions lie against those of the detector."""
 
     def __str__(self) -> str:
         about = "probe on the object" if self.sign > 0 else "sample motion"
         return (
             f"{self.domain or 'counts or amplitude'}; positions ({', '.join(self.columns)}) in {self.unit}, {about}; "
-            f"mask {self.mask}; frames {self.frames}"
+            f"mask {self.mask}; frames {self.frames}" + ("" if self.orientation == "told" else "; orientation not told")
         )
 
 
@@ -89,6 +92,10 @@ class Source:
     position_indexes: np.ndarray | None = None  # [k], of the frame that each position belongs to
     raster: tuple[int, int] | None = None  # slow, fast: positions are a grid where the file lists none
     step_m: tuple[float, float] | None = None  # of the grid, along y and x
+    grid_turned: tuple[bool, float] = (
+        False,
+        0.0,
+    )  # onto the detector's axes: swapped, then turned from x to y [degrees]
     photon_energy_ev: float | None = None
     electron_voltage: float | None = None
     wavelength_m: float | None = None
@@ -132,7 +139,6 @@ class Stated:
     diffraction_step: float | None = None
     pixel_size_m: float | None = None
     step_m: float | None = None
-    rotation_rad: float | None = None
     semiangle_rad: float | None = None
     defocus_m: float | None = None
     position_sign: Literal[1, -1] | None = None
@@ -252,6 +258,7 @@ def prepared(source: Source, stated: Stated = NOTHING, *, domain: Domain | None 
         "detector_distance_m": (stated.distance_m or source.distance_m) if source.propagation == "far" else None,
         "source": source.path,
         "digest": source.digest,
+        "orientation_is_told": source.declares.orientation == "told" or source.grid_turned != (False, 0.0),
         "notes": tuple(notes),
     }
     if stated.semiangle_rad:
@@ -347,7 +354,7 @@ def _with_table(source: Source, stated: Stated) -> Source:
 
 
 def _grid(source: Source, stated: Stated) -> np.ndarray:
-    """Positions of a raster, `[n, 2]` in m (y, x), turned by the scan's rotation."""
+    """Positions of a raster, `[n, 2]` in m (y, x), along the detector's axes."""
     if source.raster is None:
         missing, ways = _missing_optics(source, stated)
         found = ", ".join(["no positions", *missing])
@@ -357,7 +364,9 @@ def _grid(source: Source, stated: Stated) -> np.ndarray:
         raise source.lacks("it tells no distance between the scan's positions", "add --step, as --step 1.2A")
     slow, fast = source.raster
     y, x = np.meshgrid(np.arange(slow) * step[0], np.arange(fast) * step[1], indexing="ij")
-    return np.stack([y.ravel(), x.ravel()], axis=1)
+    is_swapped, degrees = source.grid_turned
+    places = np.stack([x.ravel(), y.ravel()] if is_swapped else [y.ravel(), x.ravel()], axis=1)
+    return turned_by(places, degrees) if degrees else places
 
 
 def _in_pixels(
@@ -377,10 +386,6 @@ def _in_pixels(
         places = places * (1.0 if is_grid else POSITION_UNITS[declared.unit]) / np.asarray(pixel)
     elif stated.cuts and source.frames is not None:
         places = places * (n * stated.bin / np.asarray(source.frames.shape[-2:]))  # as dx = λz/(N·p)
-    if stated.rotation_rad:
-        cos, sin = np.cos(stated.rotation_rad), np.sin(stated.rotation_rad)
-        middle = places.mean(axis=0)
-        places = (places - middle) @ np.array([[cos, -sin], [sin, cos]]) + middle
     return np.asarray(places, np.float64)
 
 

@@ -21,7 +21,7 @@ from ptycho_torch.errors import DataError
 from ptycho_torch.units import LENGTHS, POSITION_UNITS, unit_of
 
 NAME = "stack of images"
-DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad")
+DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad", orientation="not told")
 IMAGES = (".tif", ".tiff")
 STACKS = (*IMAGES, ".npy")
 PAIRS = ("detector_pixel_m", "object_pixel_m", "step_m")
