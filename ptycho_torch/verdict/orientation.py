@@ -200,7 +200,7 @@ def find_orientation(scan: Scan, *, device: torch.device | str = "cpu") -> Found
     """The lie of the positions that explains the patterns best. The probe is in √photons (`Predictor.in_photons`).
 
     Deterministic. Costs no more than 30 sweeps over the scan where the deflections decide, and the scan has 144
-    patterns or more. Where the probe is a guess the deflections decide alone, or nothing does.
+    patterns or more. Where the probe is a guess, or wrong, so that no trial decides, the deflections do, or nothing.
     """
     reach = max(LAGS)
     centre = middle(scan.positions)
@@ -214,7 +214,11 @@ def find_orientation(scan: Scan, *, device: torch.device | str = "cpu") -> Found
     if scan.probe_is_guess:
         return _by_deflections(ranked, given)
     count = int(np.clip(len(scan) // 2, FEWEST, min(MOST, max(FEWEST, PIXELS // scan.n**2))))
-    return _by_trials(Search(scan, inside[:count], device), ranked, tuple(sorted(set(near))))
+    found = _by_trials(Search(scan, inside[:count], device), ranked, tuple(sorted(set(near))))
+    if found.is_change or found.margin >= BETTER:
+        return found
+    alone = _by_deflections(ranked, given)  # no trial explains the patterns, as with a wrong probe
+    return found if alone.by == NOTHING else replace(alone, sweeps=found.sweeps)
 
 
 def _by_deflections(ranked: list[Relation], given: Relation) -> Found:

@@ -79,6 +79,16 @@ def test_without_a_probe_the_deflections_tell_up_to_the_twin(right: Scan) -> Non
         assert str(found.lie) == (simplest or "as given")
 
 
+def test_with_a_wrong_probe_the_deflections_tell(right: Scan) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=right.probe.shape) + 1j * rng.normal(size=right.probe.shape)
+    wrong = replace(
+        taken_apart(right, Lie(swap=True)), probe=(noise * np.abs(right.probe).max() / 4).astype(np.complex64)
+    )
+    found = found_in(wrong)
+    assert found.by == DEFLECTIONS and str(found.lie) == "--swap-axes"
+
+
 def test_patterns_that_do_not_belong_to_the_positions_tell_nothing(right: Scan) -> None:
     order = np.random.default_rng(0).permutation(len(right))
     shuffled = replace(right, positions=right.positions[order], nominal_positions=right.positions[order])
