@@ -77,7 +77,7 @@ COMMANDS = {
         "ptycho_torch.commands.convert:run",
         (
             ("test_data", "file or folder of a scan, in any known format"),
-            ("output", "NAME.npz, .cxi or .ptyd, NAME_dp.hdf5 of pty-chi, or a folder of ptychodus"),
+            ("output", "NAME.npz, .cxi or .ptyd, NAME_dp.hdf5 of pty-chi, … (docs/formats.md)"),
         ),
     ),
     "simulate": Command(config.SimulateConfig, "ptycho_torch.commands.simulate:simulate"),

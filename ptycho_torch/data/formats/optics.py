@@ -22,6 +22,12 @@ def electron_wavelength(voltage: float) -> float:
     return HC_EV_M / math.sqrt(voltage * (voltage + 2 * ELECTRON_REST_EV))
 
 
+def electron_voltage(wavelength_m: float) -> float:
+    """U with λ = hc/√(eU(eU + 2mc²)) [V]."""
+    momentum = HC_EV_M / wavelength_m
+    return momentum**2 / (math.hypot(momentum, ELECTRON_REST_EV) + ELECTRON_REST_EV)
+
+
 def object_pixel(wavelength_m: float, distance_m: float, detector_pixel_m: float, n: int) -> float:
     """dx = λz/(N·p) [m]: the sampling of the object under a detector of N pixels of p."""
     return wavelength_m * distance_m / (n * detector_pixel_m)

@@ -1,4 +1,4 @@
-"""Scans and reconstructions as files of other programs: ptychodus, CXI, ptypy, and pty-chi's pair.
+"""Scans and reconstructions as files of other programs: ptychodus, CXI, ptypy, pty-chi's pair, PtyLab, py4DSTEM.
 
 All lengths come from one `Record`: positions in m about the middle of the object's array, as ptychodus 1.7 counts them.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
 from ptycho_torch.data.formats.npz import write_scan_npz
-from ptycho_torch.data.formats.optics import HC_EV_M
+from ptycho_torch.data.formats.optics import HC_EV_M, electron_voltage
 from ptycho_torch.data.patterns import chunks
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError, UsageError
@@ -25,6 +26,8 @@ from ptycho_torch.units import ENERGIES
 NOMINAL_DISTANCE_M = 1.0
 """Of the detector where none is known: its pixels are then chosen so that the object's are right."""
 ROUNDED = 2**16
+RASTER_PX = 0.05
+"""Up to which positions may differ from a raster's."""
 
 
 @dataclass(frozen=True)
@@ -306,9 +309,14 @@ def write_ptyd(path: Path, record: Record) -> None:
 
 
 def write_pair(path: Path, record: Record) -> None:
-    """`NAME_dp.hdf5` and `NAME_para.hdf5` of pty-chi, which have no place for a mask."""
+    """`NAME_dp.hdf5` and `NAME_para.hdf5` of pty-chi, which have no place for a mask.
+
+    The object gets even sides: pty-chi counts positions from round(H/2) − ½, which is the middle of these only.
+    """
     import h5py
 
+    odd = [(0, side % 2) for side in record.obj.shape]
+    record = replace(record, obj=np.pad(record.obj, odd, constant_values=1))
     other = path.with_name(path.name.replace("_dp.", "_para."))
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         _fill(file, "dp", record.scan)
@@ -321,6 +329,93 @@ def write_pair(path: Path, record: Record) -> None:
             file["object"].attrs[f"pixel_{side}_m"] = record.pixel_m
         for axis in "xy":
             file["object"].attrs[f"center_{axis}_m"] = 0.0
+
+
+def write_ptylab(path: Path, record: Record) -> None:
+    """`NAME_ptylab.hdf5` of PtyLab, which has no place for a mask."""
+    import h5py
+
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _fill(file, "ptychogram", record.scan)
+        file["encoder"], file["orientation"] = record.metres, 0
+        file["dxd"], file["zo"], file["wavelength"] = record.detector_pixel_m, record.distance_m, record.wavelength_m
+        file["probe"] = record.probe[:, None].astype(np.complex64)
+
+
+def write_emd(path: Path, record: Record) -> None:
+    """`.emd` of py4DSTEM: a raster `[slow, fast, N, N]`, its rotation and flip, no mask, no probe and no object.
+
+    Raises DataError where the positions are no raster of equal steps.
+    """
+    import h5py
+
+    scan = record.scan
+    slow, fast, step, flip, degrees = _raster(record)
+    voltage = electron_voltage(record.wavelength_m)
+    facts = {
+        "Q_pixel_size": 1e-10 / (scan.n * record.pixel_m),
+        "Q_pixel_units": "A^-1",
+        "R_pixel_size": step * record.pixel_m * 1e10,
+        "R_pixel_units": "A",
+        "QR_flip": flip,
+        "QR_rotation_degrees": degrees,
+        "accelerating_voltage": voltage,
+        "_root_treepath": "",
+    }
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update({"emd_group_type": "file", "version_major": 1, "version_minor": 0, "authoring_user": ""})
+        file.attrs.update({"authoring_program": "ptycho_torch", "UUID": str(uuid4())})
+        _emd_group(file, "datacube_root", "root", "Root")
+        cube = _emd_group(file, "datacube_root/datacube", "array", "DataCube")
+        data = cube.create_dataset("data", (slow, fast, scan.n, scan.n), _stored(scan), chunks=(1, 1, scan.n, scan.n))
+        data.attrs["units"] = "pixel intensity"
+        for row in range(slow):
+            counts = scan.counts(slice(row * fast, (row + 1) * fast))
+            data[row] = np.rint(counts) if data.dtype.kind == "u" else counts
+        for axis, name in enumerate(("Rx", "Ry", "Qx", "Qy")):
+            dim = cube.create_dataset(f"dim{axis}", data=[0.0, facts[f"{name[0]}_pixel_size"]])
+            dim.attrs.update({"name": name, "units": facts[f"{name[0]}_pixel_units"]})
+        _emd_group(file, "datacube_root/metadatabundle", "metadatabundle", "")
+        told = _emd_group(file, "datacube_root/metadatabundle/calibration", "metadata", "Calibration")
+        for key, value in facts.items():
+            told[key] = value
+            told[key].attrs["type"] = {str: "string", bool: "bool"}.get(type(value), "number")
+        targets = told.create_group("_target_paths")
+        targets.attrs.update({"type": "list_of_strings", "length": 1})
+        targets["0"] = "/datacube"
+
+
+def _emd_group(file: Any, name: str, kind: str, python_class: str) -> Any:
+    group = file.create_group(name)
+    group.attrs["emd_group_type"] = kind
+    if python_class:
+        group.attrs["python_class"] = python_class
+    return group
+
+
+def _raster(record: Record) -> tuple[int, int, float, bool, float]:
+    """Rows, columns, the step [px], and flip and rotation [degrees] as py4DSTEM tells them: a gradient on the detector
+    is R(θ)·P times it on the raster, with P a swap of the axes."""
+    places = record.positions
+    steps = np.diff(places, axis=0)
+    turns = np.flatnonzero(np.linalg.norm(steps - steps[:1], axis=1) > RASTER_PX)
+    fast = int(turns[0]) + 1 if len(turns) else len(places)
+    slow = len(places) // fast
+    if slow > 1 and fast > 1 and slow * fast == len(places):
+        row, column = np.divmod(np.arange(len(places)), fast)
+        model = np.stack([np.ones(len(places)), row, column], axis=1)
+        found, *_ = np.linalg.lstsq(model, places, rcond=None)
+        along, lengths = found[1:], np.linalg.norm(found[1:], axis=1)
+        is_square = abs(lengths[0] - lengths[1]) < RASTER_PX and abs(along[0] @ along[1]) < RASTER_PX * lengths[0]
+        if is_square and np.abs(model @ found - places).max() < RASTER_PX:
+            turn = along / lengths[:, None]  # rows: slow, fast; = R(θ)·P
+            flip = bool(np.linalg.det(turn) < 0)
+            cos, sin = (turn @ np.eye(2)[::-1] if flip else turn)[:, 0]
+            return slow, fast, float(lengths.mean()), flip, float(np.degrees(np.arctan2(sin, cos)))
+    raise DataError(
+        f"{record.scan.source}: its {len(places)} positions are no raster of equal steps, and .emd holds nothing else: "
+        "write .npz, .cxi or .ptyd"
+    )
 
 
 def write_npz(path: Path, scan: Scan, result: Reconstruction | None = None) -> None:
@@ -354,6 +449,8 @@ WRITERS: dict[str, Callable[[Path, Record], None]] = {
     ".ptyd": write_ptyd,
     "_dp.hdf5": write_pair,
     "_dp.h5": write_pair,
+    "_ptylab.hdf5": write_ptylab,
+    ".emd": write_emd,
 }
 """By the end of the name."""
 
@@ -361,8 +458,8 @@ WRITERS: dict[str, Callable[[Path, Record], None]] = {
 def write_scan(path: Path, scan: Scan, result: Reconstruction | None = None) -> str:
     """Write a scan, with its reconstruction where one is given, in the format that the name ends with; what it is.
 
-    `.npz` ours, `.cxi`, `.ptyd`, `_dp.hdf5` (with `_para.hdf5`), or a folder of ptychodus. Raises UsageError for
-    another name, DataError where the format needs what is not known.
+    `.npz` ours, `.cxi`, `.ptyd`, `_dp.hdf5` (with `_para.hdf5`), `_ptylab.hdf5`, `.emd`, or a folder of ptychodus.
+    Raises UsageError for another name, DataError where the format needs what is not known.
     """
     if path.suffix == ".npz":
         write_npz(path, scan, result)
@@ -375,5 +472,6 @@ def write_scan(path: Path, scan: Scan, result: Reconstruction | None = None) -> 
         write_ptychodus(path, Record.of(scan, result))
         return "folder of ptychodus"
     raise UsageError(
-        f"{path}: no scan format is known for {path.suffix!r}; use .npz, .cxi, .ptyd, NAME_dp.hdf5, or a folder"
+        f"{path}: no scan format is known for {path.suffix!r}; use .npz, .cxi, .ptyd, .emd, NAME_dp.hdf5, "
+        "NAME_ptylab.hdf5, or a folder"
     )
