@@ -161,8 +161,9 @@ def read_manifest(archive: Archive) -> dict[str, Any]:
         writer = foreign_writer(names)
         if writer:
             raise BundleError(
-                f"{path}: foreign: a bundle of {writer}; its weights can't be used here; "
-                "its parameters can be read with `ptycho-torch bundle inspect`"
+                f"{path}: foreign: a bundle of {writer}; its weights can't be used here: its "
+                "decoders convolve before they upsample and end in a head of other sizes; use the pretrained network (no "
+                "--model_path), or `train`; `ptycho-torch bundle inspect` reads its parameters"
             )
         listed = ", ".join(quoted(name) for name in list(names)[:3]) or "nothing"
         raise BundleError(f"{path}: foreign: a zip that holds {listed} and no {MANIFEST}; a bundle of ours is needed")
