@@ -1,6 +1,6 @@
 """What training and inference cost, as ratios measured in one run on one machine.
 
-    python benchmarks/cost.py [inference] [training] [memory] [start]
+    python benchmarks/cost.py [inference] [training] [memory] [start] [frames]
 
 inference  the whole network and placement of a bundle-sized `unrolled` network on 800 simulated patterns (64 × 64), in
            physics sweeps per pattern (one sweep: extract, far field, modulus, back, place, of the same patterns); and
@@ -8,6 +8,7 @@ inference  the whole network and placement of a bundle-sized `unrolled` network 
 training   patterns per second of one optimisation step against the `cnn` network at one and four patterns per group
 memory     peak memory of `infer` on 20,000 patterns and a 1,500² canvas, above the size of the data
 start      CPU seconds that `--help` and a wrong flag take
+frames     a pass over 2000 frames of 256 × 256 (bitshuffle, LZ4) as a scan reads them, over h5py with hdf5plugin alone
 Times are medians with half the distance of the quartiles.
 """
 
@@ -26,7 +27,7 @@ import torch
 from common import command, machine, median_and_spread, ratio_and_spread, report
 from torch.nn import functional as F
 
-from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.formats import hdf5, read_scan
 from ptycho_torch.data.grouping import group_neighbours
 from ptycho_torch.data.region import Region
 from ptycho_torch.data.scan import Scan
@@ -150,11 +151,42 @@ def start() -> dict[str, Any]:
     return figures
 
 
+def frames() -> dict[str, Any]:
+    import h5py
+    import hdf5plugin
+
+    count, at_once = 2000, 32
+    rng = np.random.default_rng(0)
+    some = rng.poisson(5 * np.exp(-np.square(np.linspace(-4, 4, 256)[:, None] + np.zeros(256)) / 2), (50, 256, 256))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scan.h5"
+        with h5py.File(path, "w") as file:
+            filters = hdf5plugin.Bitshuffle(cname="lz4")
+            data = file.create_dataset("data", (count, 256, 256), "u2", chunks=(1, 256, 256), **filters)
+            for k in range(count):
+                data[k] = some[k % len(some)]
+            stack = hdf5.frames(file, "data")
+
+        def by_h5py() -> None:
+            with h5py.File(path) as file:
+                for k in range(0, count, at_once):
+                    file["data"][k : k + at_once]
+
+        def by_us() -> None:
+            for k in range(0, count, at_once):
+                stack[k : k + at_once]
+
+        ratio = ratio_and_spread(by_us, by_h5py)
+    return {"time for a pass over all frames, over h5py alone": ratio}
+
+
+PARTS = {"inference": inference, "training": training, "memory": memory, "start": start, "frames": frames}
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["peak"]:
         peak(sys.argv[2:])
     else:
         use_available_threads()
         report(machine())
-        for part in sys.argv[1:] or ["inference", "training", "memory", "start"]:
-            report({"inference": inference, "training": training, "memory": memory, "start": start}[part]())
+        for part in sys.argv[1:] or PARTS:
+            report(PARTS[part]())

@@ -136,6 +136,10 @@ class FrameStack:
         return FrameStack(self.parts, rows=self._rows, window=window, is_transposed=turn)
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
+        if len(rows) and bool((np.diff(rows) == 1).all()):
+            part, begin = self._part_of(int(rows[0]))
+            if begin + len(rows) <= self.parts[part].shape[0]:  # as a pass over all frames reads: no copy
+                return self._through(self.parts[part].read(begin, begin + len(rows)))
         out = np.empty((len(rows), *self.frame_shape), self.dtype)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
@@ -143,11 +147,15 @@ class FrameStack:
         for places in np.split(order, breaks):
             if len(places):
                 first, last = int(rows[places[0]]), int(rows[places[-1]])
-                part = int(np.searchsorted(self._ends, first, side="right"))
-                begin = first - (int(self._ends[part - 1]) if part else 0)
+                part, begin = self._part_of(first)
                 frames = self.parts[part].read(begin, begin + last - first + 1)
                 out[places] = self._through(frames)[rows[places] - first]
         return out
+
+    def _part_of(self, row: int) -> tuple[int, int]:
+        """The file that holds a frame, and the frame's number in it."""
+        part = int(np.searchsorted(self._ends, row, side="right"))
+        return part, row - (int(self._ends[part - 1]) if part else 0)
 
     def _through(self, frames: np.ndarray) -> np.ndarray:
         turned = frames.swapaxes(-1, -2) if self._is_transposed else frames
