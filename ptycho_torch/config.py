@@ -141,6 +141,11 @@ class SourceSettings(Config):
     frames: str | None = setting(None, "which frames, as 0:1000:2", group="input")
     crop: int | None = setting(None, "use the N x N pixels about the beam", group="input", ge=16)
     bin: int | None = setting(None, "sum K x K detector pixels", group="input", ge=1, le=64)
+    mask: Path | None = setting(
+        None, "image of the bad pixels, NPY, TIFF, or HDF5 as FILE:KEY; the value of most pixels is good", group="input"
+    )
+    dark: Path | None = setting(None, "image without light, or several: subtracted from each frame", group="input")
+    flat: Path | None = setting(None, "image of even light: each frame is divided by it", group="input")
     beam_centre: str | None = setting(
         None,
         "row,column of the beam on the detector (default: as the file tells)",
@@ -166,7 +171,7 @@ class SourceSettings(Config):
             found["centre"] = _pair_of(self.beam_centre)
         if self.position_sign is not None:
             found["position_sign"] = int(self.position_sign)
-        for name in ("positions", "crop"):
+        for name in ("positions", "crop", "mask", "dark", "flat"):
             if getattr(self, name) is not None:
                 found[name] = getattr(self, name)
         if self.map is not None:

@@ -162,8 +162,8 @@ def read_manifest(archive: Archive) -> dict[str, Any]:
         if writer:
             raise BundleError(
                 f"{path}: foreign: a bundle of {writer}; its weights can't be used here: its "
-                "decoders convolve before they upsample and end in a head of other sizes; use the pretrained network (no "
-                "--model_path), or `train`; `ptycho-torch bundle inspect` reads its parameters"
+                "decoders convolve before they upsample and end in a head of other sizes; use the pretrained network "
+                "(no --model_path), or `train`; `ptycho-torch bundle inspect` reads its parameters"
             )
         listed = ", ".join(quoted(name) for name in list(names)[:3]) or "nothing"
         raise BundleError(f"{path}: foreign: a zip that holds {listed} and no {MANIFEST}; a bundle of ours is needed")

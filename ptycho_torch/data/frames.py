@@ -14,6 +14,9 @@ import numpy as np
 
 from ptycho_torch.data.patterns import chunks
 
+LEAST_FLAT = 0.1
+"""Of the median of a flat field: darker pixels are not measured."""
+
 
 class Frames(Protocol):
     """Some frames of one file, in its order."""
@@ -61,6 +64,40 @@ class Window:
         return kind if self.bin == 1 or kind.kind == "f" else np.dtype(np.float32)
 
 
+@dataclass(frozen=True)
+class Corrected:
+    """What a dark and a flat field make of frames: max((I − dark)/flat, 0), in stored axes; where the flat field is not
+    above `LEAST_FLAT` of its median, nothing is measured."""
+
+    dark: np.ndarray | None = None  # [H, W], counts of one frame without light
+    flat: np.ndarray | None = None  # [H, W], response to even light
+
+    @property
+    def gain(self) -> np.ndarray | None:
+        """The flat field over its median, one where nothing is measured, float32 `[H, W]`."""
+        if self.flat is None or self.valid is None:
+            return None
+        return np.where(self.valid, self.flat / np.median(self.flat[self.flat > 0]), 1).astype(np.float32)
+
+    @property
+    def valid(self) -> np.ndarray | None:
+        """bool `[H, W]`, True = measured; None where all are. A dark pixel that is no number is none."""
+        valid = None if self.dark is None else np.isfinite(self.dark)
+        if self.flat is not None:
+            bright = self.flat > LEAST_FLAT * np.median(self.flat[self.flat > 0])
+            valid = bright if valid is None else valid & bright
+        return valid
+
+    def of(self, frames: np.ndarray) -> np.ndarray:
+        """Frames `[…, H, W]`, float32."""
+        counts = frames.astype(np.float32)
+        if self.dark is not None:
+            counts -= np.nan_to_num(self.dark).astype(np.float32)
+        if (gain := self.gain) is not None:
+            counts /= gain
+        return np.maximum(counts, 0, out=counts)
+
+
 class FrameStack:
     """Frames of one or more files as one array `[n, N, N]`, read where it is indexed."""
 
@@ -73,11 +110,12 @@ class FrameStack:
         rows: np.ndarray | None = None,
         window: Window | None = None,
         is_transposed: bool = False,
+        corrected: Corrected | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self._ends = np.cumsum([part.shape[0] for part in self.parts])
         self._rows = np.arange(int(self._ends[-1])) if rows is None else rows
-        self._window, self._is_transposed = window, is_transposed
+        self._window, self._is_transposed, self._corrected = window, is_transposed, corrected
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -95,7 +133,7 @@ class FrameStack:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of what is read."""
-        kind = self.parts[0].dtype
+        kind = self.parts[0].dtype if self._corrected is None else np.dtype(np.float32)
         return kind if self._window is None else self._window.summed(kind)
 
     @property
@@ -128,12 +166,31 @@ class FrameStack:
 
     def chosen(self, index: Any) -> FrameStack:
         """The stack of some of these frames, none read yet."""
-        return FrameStack(self.parts, rows=self._rows[index], window=self._window, is_transposed=self._is_transposed)
+        return self._like(rows=self._rows[index])
 
-    def seen(self, *, window: Window | None = None, is_transposed: bool | None = None) -> FrameStack:
-        """The same frames through a window, transposed or not."""
-        turn = self._is_transposed if is_transposed is None else is_transposed
-        return FrameStack(self.parts, rows=self._rows, window=window, is_transposed=turn)
+    def seen(
+        self,
+        *,
+        window: Window | None = None,
+        is_transposed: bool | None = None,
+        corrected: Corrected | None = None,
+    ) -> FrameStack:
+        """The same frames through a window, transposed or not, corrected or not."""
+        changes: dict[str, Any] = {"window": window}
+        if is_transposed is not None:
+            changes["is_transposed"] = is_transposed
+        if corrected is not None:
+            changes["corrected"] = corrected
+        return self._like(**changes)
+
+    def _like(self, **changes: Any) -> FrameStack:
+        known: dict[str, Any] = {
+            "rows": self._rows,
+            "window": self._window,
+            "is_transposed": self._is_transposed,
+            "corrected": self._corrected,
+        }
+        return FrameStack(self.parts, **(known | changes))
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         if len(rows) and bool((np.diff(rows) == 1).all()):
@@ -158,5 +215,6 @@ class FrameStack:
         return part, row - (int(self._ends[part - 1]) if part else 0)
 
     def _through(self, frames: np.ndarray) -> np.ndarray:
+        frames = frames if self._corrected is None else self._corrected.of(frames)
         turned = frames.swapaxes(-1, -2) if self._is_transposed else frames
         return turned if self._window is None else self._window.of(turned)

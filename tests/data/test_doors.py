@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -427,3 +428,58 @@ def test_any_damage_is_refused_in_a_line_or_does_no_harm(name: str, truth: Truth
             assert "\n" not in str(cut.value)
             file.write_bytes(whole)
     assert refused > 10
+
+
+def test_dark_and_flat_field_are_taken_off(truth: Truth, tmp_path: Path) -> None:
+    """counts = (frames − dark)/(flat/median), in stored axes; where the flat field is dead nothing is measured."""
+    rng = np.random.default_rng(0)
+    dark, flat = rng.integers(3, 9, (N, N)).astype(np.uint16), rng.uniform(0.8, 1.2, (N, N))
+    flat[4, 7] = 0.01
+    gain = flat / np.median(flat)
+    frames = truth.counts * gain + dark
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    np.save(folder / "patterns.npy", frames.astype(np.float32))
+    table = "x_px,y_px\n" + "\n".join(f"{x:.6f},{y:.6f}" for y, x in truth.positions)
+    (folder / "positions.csv").write_text(table)
+    np.save(tmp_path / "dark.npy", np.stack([dark, dark]))
+    with h5py.File(tmp_path / "fields.h5", "w") as file:
+        file["flat"] = flat
+    stated = Stated(dark=tmp_path / "dark.npy", flat=Path(f"{tmp_path / 'fields.h5'}:flat"))
+    for crop, part in ((None, np.s_[:, :]), (24, np.s_[N // 2 - 12 : N // 2 + 12, N // 2 - 12 : N // 2 + 12])):
+        scan = read_scan(folder, stated=replace(stated, crop=crop, centre=(N // 2, N // 2)), trust_detector=True)
+        expected = np.where(gain > 0.1, truth.counts, 0)[(slice(None), *part)]
+        np.testing.assert_allclose(scan.counts(slice(None)) * scan.valid, expected, rtol=1e-4, atol=2e-3)
+        if crop is None:
+            assert not scan.valid[4, 7] and (~scan.valid).sum() == 1
+    np.save(folder / "dark_field.npy", dark)
+    beside = read_scan(folder, stated=Stated(flat=stated.flat), trust_detector=True)
+    np.testing.assert_allclose(beside.counts(3) * beside.valid, np.where(gain > 0.1, truth.counts[3], 0), atol=2e-3)
+    assert any("dark field: dark_field.npy" in note for note in beside.notes)
+
+
+@pytest.mark.parametrize("polarity", [0, 1])
+def test_a_stated_mask_has_either_polarity(polarity: int, truth: Truth, tmp_path: Path) -> None:
+    path = layouts.ptylab(tmp_path, truth)
+    bad = np.zeros((N, N), int)
+    bad[3:5, 8] = 1
+    np.save(tmp_path / "mask.npy", bad if polarity else 1 - bad)
+    scan = read_scan(path, stated=Stated(mask=tmp_path / "mask.npy"), trust_detector=True)
+    np.testing.assert_array_equal(scan.valid, bad == 0)
+
+
+@pytest.mark.parametrize(
+    "name, values, says",
+    [
+        ("dark", np.ones((3, 3)), "the dark field has shape"),
+        ("flat", np.zeros((N, N)), "nothing of its flat field"),
+        ("mask", np.array(["a"]), "an image of numbers"),
+        ("dark", None, "no such file"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(name: str, values, says: str, truth: Truth, tmp_path: Path) -> None:
+    path, field = layouts.ptylab(tmp_path, truth), tmp_path / "field.npy"
+    if values is not None:
+        np.save(field, values)
+    with pytest.raises(pt.DataError, match=says):
+        read_scan(path, stated=Stated(**{name: field}))

@@ -16,6 +16,7 @@ from scipy.fft import next_fast_len
 from ptycho_torch.data.axes import turned_by
 from ptycho_torch.data.checks import SMALLEST_N
 from ptycho_torch.data.formats.beside import positions_in, table_beside
+from ptycho_torch.data.formats.images import image_in
 from ptycho_torch.data.formats.matching import matched
 from ptycho_torch.data.formats.optics import (
     HIGHEST_PHOTON_EV,
@@ -23,7 +24,7 @@ from ptycho_torch.data.formats.optics import (
     object_pixel,
     photon_wavelength,
 )
-from ptycho_torch.data.frames import FrameStack, Window
+from ptycho_torch.data.frames import Corrected, FrameStack, Window
 from ptycho_torch.data.grouping import central_region
 from ptycho_torch.data.patterns import MAPPED_BYTES, chunks
 from ptycho_torch.data.scan import Scan
@@ -92,6 +93,8 @@ class Source:
     position_indexes: np.ndarray | None = None  # [k], of the frame that each position belongs to
     raster: tuple[int, int] | None = None  # slow, fast: positions are a grid where the file lists none
     step_m: tuple[float, float] | None = None  # of the grid, along y and x
+    dark: np.ndarray | None = None  # [H, W], counts of a frame without light
+    flat: np.ndarray | None = None  # [H, W], response to even light
     grid_turned: tuple[bool, float] = (
         False,
         0.0,
@@ -146,6 +149,9 @@ class Stated:
     crop: int | None = None
     bin: int = 1
     centre: tuple[float, float] | None = None
+    mask: Path | None = None
+    dark: Path | None = None
+    flat: Path | None = None
 
     def __post_init__(self) -> None:
         if self.photon_energy_ev is not None and self.electron_voltage is not None:
@@ -228,6 +234,7 @@ def prepared(source: Source, stated: Stated = NOTHING, *, domain: Domain | None 
         raise source.lacks(f"the patterns have shape {frames.shape}", "(n, N, N) is needed")
     rows, places, nominal, more = _paired(source, stated)
     notes += more
+    source = _with_images(source, stated)
     frames, mask, more = _seen(source, stated, rows)
     notes += more
     n = frames.shape[-1]
@@ -269,6 +276,8 @@ def prepared(source: Source, stated: Stated = NOTHING, *, domain: Domain | None 
         known["domain_reason"] = "given by --measurement-domain"
     elif source.declares.domain is not None:
         domain, known["domain_reason"] = source.declares.domain, source.domain_reason or f"by the format, {source.form}"
+    elif source.dark is not None or source.flat is not None:
+        domain, known["domain_reason"] = "counts", "as dark and flat fields are"
     return Prepared(frames, places, known | {"domain": domain})
 
 
@@ -499,19 +508,47 @@ def _seen(
     source: Source, stated: Stated, rows: np.ndarray
 ) -> tuple[FrameStack | np.ndarray, np.ndarray | None, list[str]]:
     """The frames of these rows as N x N patterns with the beam in pixel N//2, bool mask of valid pixels, and notes."""
-    frames, mask = source.frames, _valid(source, rows)
+    frames, mask, notes = source.frames, _valid(source, rows), list[str]()
     assert frames is not None
+    if source.dark is not None or source.flat is not None:
+        corrected = Corrected(source.dark, source.flat)
+        frames = corrected.of(frames) if isinstance(frames, np.ndarray) else frames.seen(corrected=corrected)
+        if corrected.valid is not None:
+            mask = corrected.valid if mask is None else mask & corrected.valid
     if source.declares.frames == "transposed":
         mask = None if mask is None else mask.swapaxes(-1, -2)
         frames = frames.swapaxes(-1, -2) if isinstance(frames, np.ndarray) else frames.seen(is_transposed=True)
     if len(rows) != len(frames) or (np.diff(rows) != 1).any():
         frames = frames[rows] if isinstance(frames, np.ndarray) else frames.chosen(rows)
-    window, notes = _window(source, stated, frames)
+    window, more = _window(source, stated, frames)
+    notes += more
     if window is not None:
         measured = np.ones(frames.shape[-2:], bool) if mask is None else mask
         frames = window.of(frames) if isinstance(frames, np.ndarray) else frames.seen(window=window)
         mask = window.of(measured, outside=False)
     return frames, mask, notes
+
+
+def _with_images(source: Source, stated: Stated) -> Source:
+    """The source with the mask, dark and flat field that are stated: of a mask, the value of most pixels is good."""
+    found: dict[str, Any] = {}
+    for name in ("mask", "dark", "flat"):
+        if (path := getattr(stated, name)) is not None:
+            found[name] = image_in(path, what=name)
+    if "mask" in found:
+        off = found["mask"] != 0
+        bad = off if 2 * off.sum() <= off.size else ~off
+        found["mask"] = ~bad if source.declares.mask == "1 good" else bad
+    assert source.frames is not None
+    shape = source.frames.shape[-2:]
+    source = replace(source, **found)
+    for name in ("dark", "flat"):
+        image = getattr(source, name)
+        if image is not None and image.shape != shape:
+            raise source.lacks(f"the {name} field has shape {image.shape}, the patterns {shape}", "both need the same")
+    if source.flat is not None and not (source.flat > 0).any():
+        raise source.lacks("nothing of its flat field is above zero", "leave it out, or measure it again")
+    return source
 
 
 def _valid(source: Source, rows: np.ndarray) -> np.ndarray | None:

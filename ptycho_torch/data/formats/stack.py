@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.data.formats.beside import positions_in, table
+from ptycho_torch.data.formats.images import stored
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.frames import FrameStack
 from ptycho_torch.errors import DataError
@@ -167,19 +168,8 @@ def _is_part(file: Path) -> bool:
     )
 
 
-def _image(file: Path) -> np.ndarray:
-    """A single array beside the stack; DataError where it is damaged."""
-    import tifffile
-
-    try:
-        return np.asarray(tifffile.imread(file) if file.suffix.lower() in IMAGES else np.load(file, allow_pickle=False))
-    except (tifffile.TiffFileError, struct.error, ValueError, EOFError, OSError, IndexError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{file}: it is cut short or damaged ({reason}): copy it again, or take it away") from None
-
-
 def _images_beside(folder: Path, shape: tuple[int, ...], files: list[Path]) -> dict[str, Any]:
-    """Mask and probe in files that are named so."""
+    """Mask, dark and flat field, and probe in files that are named so."""
     found: dict[str, Any] = {}
     notes = list[str]()
     for file in sorted(folder.iterdir())[:512]:
@@ -187,12 +177,18 @@ def _images_beside(folder: Path, shape: tuple[int, ...], files: list[Path]) -> d
             continue
         stem = file.stem.lower()
         if ("mask" in stem or "bad" in stem) and "mask" not in found:
-            image = np.squeeze(_image(file))
+            image = np.squeeze(stored(file))
             if image.shape == shape:
                 found["mask"] = (image == 0) if "good" in stem or "valid" in stem else (image != 0)
                 notes.append(f"mask: {file.name}, {int(found['mask'].sum())} pixels are bad")
+        elif (name := next((word for word in ("dark", "flat") if word in stem), None)) and name not in found:
+            image = np.squeeze(stored(file))
+            image = image.mean(axis=0) if image.ndim == 3 else image
+            if image.shape == shape and image.dtype.kind in "buif":
+                found[name] = image
+                notes.append(f"{name} field: {file.name}")
         elif "probe" in stem and file.suffix.lower() == ".npy" and "probe" not in found:
-            probe = _image(file)
+            probe = stored(file)
             found |= {"probe": probe, "probe_origin": file.name}
     return found | ({"notes": tuple(notes)} if notes else {})
 
