@@ -127,7 +127,8 @@ class SourceSettings(Config):
     pixel_size: str | None = setting(
         None, "side of an object pixel, instead of what the optics give", group="input", flags=("--pixel-size",)
     )
-    step: str | None = setting(None, "between the positions of a 4-D array, as 1.2A", group="input")
+    step: str | None = setting(None, "between the positions of a raster, as 1.2A", group="input")
+    raster: str | None = setting(None, "rows,columns of a stack that was taken on a raster, as 64,64", group="input")
     semiangle: str | None = setting(
         None, "of the convergent beam, as 21.4mrad: the probe is that of a round aperture", group="input"
     )
@@ -169,6 +170,8 @@ class SourceSettings(Config):
             found["frames"] = _slice_of(self.frames)
         if self.beam_centre is not None:
             found["centre"] = _pair_of(self.beam_centre)
+        if self.raster is not None:
+            found["raster"] = _counts_of(self.raster)
         if self.position_sign is not None:
             found["position_sign"] = int(self.position_sign)
         for name in ("positions", "crop", "mask", "dark", "flat"):
@@ -188,6 +191,14 @@ def _slice_of(text: str) -> slice:
         if step is None or step > 0:
             return slice(first, last, step)
     raise UsageError(f"--frames is {text!r}: first:last or first:last:step is needed, as 0:1000:2")
+
+
+def _counts_of(text: str) -> tuple[int, int]:
+    try:
+        rows, columns = (int(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--raster is {text!r}: rows,columns is needed, as 64,64") from None
+    return rows, columns
 
 
 def _pair_of(text: str) -> tuple[float, float]:

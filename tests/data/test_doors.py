@@ -483,3 +483,46 @@ def test_fields_that_do_not_fit_are_refused(name: str, values, says: str, truth:
         np.save(field, values)
     with pytest.raises(pt.DataError, match=says):
         read_scan(path, stated=Stated(**{name: field}))
+
+
+def blockfile(path: Path, data: np.ndarray) -> Path:
+    """What RosettaSciIO writes: a raster of 8-bit patterns with the step of the scan."""
+    writer = pytest.importorskip("rsciio.blockfile", reason='RosettaSciIO: pip install "ptycho-torch[electron]"')
+    sides = ((5, 0.5, "nm", True), (7, 0.5, "nm", True), (N, 0.1, "cm", False), (N, 0.1, "cm", False))
+    names = ("y", "x", "dy", "dx")
+    axes = [
+        {"name": name, "size": size, "scale": scale, "offset": 0, "units": unit, "navigate": is_scan}
+        for name, (size, scale, unit, is_scan) in zip(names, sides, strict=True)
+    ]
+    signal = {"data": data, "axes": axes, "metadata": {}, "original_metadata": {}, "attributes": {"_lazy": False}}
+    writer.file_writer(str(path), signal)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_of_a_microscope(truth: Truth, tmp_path: Path) -> None:
+    data = np.minimum(truth.counts, 255).astype(np.uint8).reshape(5, 7, N, N)
+    path = blockfile(tmp_path / "scan.blo", data)
+    with pytest.raises(pt.DataError, match="--electron-voltage 300kV"):
+        read_scan(path)
+    scan = read_scan(path, stated=Stated(electron_voltage=200e3, diffraction_step=DK), trust_detector=True)
+    y, x = np.divmod(np.arange(35), 7)
+    step = 0.5e-9 * N * DK
+    np.testing.assert_allclose(scan.positions - scan.positions[0], np.stack([y, x], axis=1) * step)
+    np.testing.assert_array_equal(scan.counts(np.array([9, 3, 30])), data.reshape(-1, N, N)[[9, 3, 30]])
+    assert not scan.orientation_is_told
+    (tmp_path / "cut.blo").write_bytes(path.read_bytes()[:300])
+    with pytest.raises(pt.DataError, match="cut.blo"):
+        read_scan(tmp_path / "cut.blo")
+
+
+def test_a_stack_on_a_raster_is_stated(truth: Truth, tmp_path: Path) -> None:
+    np.save(tmp_path / "stack.npy", truth.counts)
+    words = {"step_m": STEP_M, "pixel_size_m": STEP_M / 3}
+    scan = read_scan(
+        tmp_path / "stack.npy", stated=Stated(**words, raster=(5, 7)), domain="counts", trust_detector=True
+    )
+    y, x = np.divmod(np.arange(35), 7)
+    np.testing.assert_allclose(scan.positions - scan.positions[0], np.stack([y, x], axis=1) * 3.0)
+    with pytest.raises(pt.DataError, match="35 patterns, no 6 x 6"):
+        read_scan(tmp_path / "stack.npy", stated=Stated(**words, raster=(6, 6)))

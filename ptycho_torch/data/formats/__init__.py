@@ -15,6 +15,7 @@ from ptycho_torch.data.formats import (
     hxn,
     mapping,
     matlab,
+    microscope,
     nexus,
     npz,
     pair,
@@ -41,7 +42,7 @@ class Reader(Protocol):
     DECLARES: Declaration
 
     def sniff(self, path: Path) -> bool:
-        """Whether a file or folder is of this format, by its keys or first bytes and never by its name."""
+        """Whether a file or folder is of this format: by keys or first bytes, by a name only in `microscope`."""
 
     def companions(self, path: Path) -> list[Path]:
         """The files that make the scan, from the name of one of them."""
@@ -64,6 +65,7 @@ READERS: tuple[Reader, ...] = (
     electron,
     matlab,
     mapping,
+    microscope,
     stack,
 )
 """In order of certainty: the keys of the first ones are the most particular."""

@@ -142,6 +142,7 @@ class Stated:
     diffraction_step: float | None = None
     pixel_size_m: float | None = None
     step_m: float | None = None
+    raster: tuple[int, int] | None = None
     semiangle_rad: float | None = None
     defocus_m: float | None = None
     position_sign: Literal[1, -1] | None = None
@@ -344,7 +345,16 @@ def _with_table(source: Source, stated: Stated) -> Source:
     """The source with the positions of a table: that which is stated, or the one beside a file that holds none."""
     assert source.frames is not None
     file = stated.positions
+    if stated.raster is not None and source.positions is None and file is None:
+        rows, columns = stated.raster
+        count = len(source.frames)
+        if rows * columns != count:
+            raise source.lacks(
+                f"it holds {count} patterns, no {rows} x {columns}", "say --raster ROWS,COLUMNS, as 64,64"
+            )
+        source = replace(source, raster=stated.raster)
     if file is None and source.positions is None and source.raster is None:
+        assert source.frames is not None
         file = table_beside(source.path, len(source.frames))
     if file is None:
         return source
