@@ -526,3 +526,30 @@ def test_a_stack_on_a_raster_is_stated(truth: Truth, tmp_path: Path) -> None:
     np.testing.assert_allclose(scan.positions - scan.positions[0], np.stack([y, x], axis=1) * 3.0)
     with pytest.raises(pt.DataError, match="35 patterns, no 6 x 6"):
         read_scan(tmp_path / "stack.npy", stated=Stated(**words, raster=(6, 6)))
+
+
+def test_the_npz_files_of_ptychodus(truth: Truth, tmp_path: Path) -> None:
+    """The same scan from the NPZ files as from the HDF5 files, from either name and from the folder."""
+    (tmp_path / "h5").mkdir()
+    expected = read_scan(layouts.ptychodus(tmp_path / "h5", truth), trust_detector=True)
+    with h5py.File(tmp_path / "h5" / "product.h5") as file:
+        product = {key: file[key][...] for key in file if isinstance(file[key], h5py.Dataset)}
+        product |= {key: np.array(value) for key, value in file.attrs.items()}
+        for side in ("height", "width"):
+            product[f"object_pixel_{side}_m"] = np.array(file["object"].attrs[f"pixel_{side}_m"])
+        for axis in "xy":
+            product[f"object_center_{axis}_m"] = np.array(file["object"].attrs[f"center_{axis}_m"])
+    folder = tmp_path / "npz"
+    folder.mkdir()
+    np.savez(folder / "product.npz", **product)
+    np.savez(
+        folder / "diffraction.npz", patterns=truth.counts, indexes=np.arange(len(truth.counts)), bad_pixels=truth.bad
+    )
+    for path in (folder, folder / "product.npz", folder / "diffraction.npz"):
+        scan = read_scan(path, trust_detector=True)
+        np.testing.assert_allclose(scan.positions, expected.positions, atol=1e-9)
+        assert scan.pixel_size_m == pytest.approx(expected.pixel_size_m) and scan.wavelength_m == expected.wavelength_m
+        assert np.array_equal(scan.valid, expected.valid) and np.allclose(scan.probe, expected.probe)
+    (folder / "product.npz").unlink()
+    with pytest.raises(pt.DataError, match="patterns only"):
+        read_scan(folder)

@@ -83,6 +83,26 @@ def test_we_read_what_ptychodus_writes(scan: Scan, tmp_path: Path) -> None:
     np.testing.assert_allclose(again.probe, scan.probe, rtol=1e-6)
 
 
+def test_we_read_the_npz_files_of_ptychodus(scan: Scan, tmp_path: Path) -> None:
+    files = pytest.importorskip("ptychodus.api.io", reason="ptychodus is not installed (pip install ptychodus)")
+    from ptychodus.plugins.npz_diffraction_file import NPZDiffractionFileIO
+    from ptychodus.plugins.npz_product_file import NPZProductFileIO
+
+    write_scan(tmp_path / "ours", scan)
+    patterns = files.load_diffraction_data(tmp_path / "ours" / "diffraction.h5")
+
+    class Dataset(list):  # what the writer asks of a data set of ptychodus
+        get_bad_pixels = staticmethod(patterns.get_bad_pixels)
+
+    NPZDiffractionFileIO().write(tmp_path / "diffraction.npz", Dataset([patterns]))
+    NPZProductFileIO().write(tmp_path / "product.npz", files.load_product(tmp_path / "ours" / "product.h5"))
+    again = read_scan(tmp_path / "product.npz", trust_detector=True)
+    np.testing.assert_allclose(again.positions, scan.positions, atol=1e-6)
+    np.testing.assert_array_equal(again.counts(slice(None)), scan.counts(slice(None)) * scan.valid)
+    assert again.pixel_size_m == pytest.approx(PIXEL_M) and again.wavelength_m == pytest.approx(WAVELENGTH_M)
+    assert again.obj is not None and np.array_equal(again.valid, scan.valid)
+
+
 def test_ptylab_reads_our_file(scan: Scan, tmp_path: Path) -> None:
     pytest.importorskip("PtyLab", reason="PtyLab is not installed (pip install ptylab)")
     from PtyLab.ExperimentalData.ExperimentalData import ExperimentalData

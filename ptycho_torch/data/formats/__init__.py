@@ -20,6 +20,7 @@ from ptycho_torch.data.formats import (
     npz,
     pair,
     ptychodus,
+    ptychodus_npz,
     ptylab,
     ptypy,
     ptyrad,
@@ -52,6 +53,7 @@ class Reader(Protocol):
 
 
 READERS: tuple[Reader, ...] = (
+    ptychodus_npz,
     npz,
     ptychodus,
     nexus,

@@ -9,7 +9,8 @@ import pickletools
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -88,6 +89,13 @@ def read(path: Path) -> Source:
 
     Raises DataError that names every problem in one line.
     """
+    with opened(path) as members:
+        return members.source()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Members]:
+    """The members of an archive; DataError where it is none."""
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
@@ -96,7 +104,7 @@ def read(path: Path) -> Source:
         what = "the archive is cut short or damaged: copy it again" if cut else "not an NPZ, a zip of arrays is needed"
         raise DataError(f"{path}: {what}") from None
     with archive:
-        return _Members(path, archive).source()
+        yield Members(path, archive)
 
 
 def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = None, /, **more: ArrayLike) -> None:
@@ -134,7 +142,7 @@ def write_scan_npz(path: str | Path, arrays: Mapping[str, ArrayLike] | None = No
 
 
 @dataclass
-class _Members:
+class Members:
     """An open archive, read one member at a time, and notes about it."""
 
     path: Path
@@ -158,7 +166,7 @@ class _Members:
             nominal = self._coordinates("ycoords_start", "xcoords_start")
         if "scan_index" in self.keys and (scans := len(np.unique(self._numbers("scan_index")))) > 1:
             self.notes.append(f"scan_index names {scans} scans: they are taken as one scan of one object")
-        patterns = _as_stack(self._patterns(next(key for key in PATTERN_KEYS if key in self.keys)), len(positions))
+        patterns = _as_stack(self.patterns(next(key for key in PATTERN_KEYS if key in self.keys)), len(positions))
         return Source(
             self.path,
             NAME,
@@ -188,7 +196,7 @@ class _Members:
             there = ", ".join(self.keys) or "no arrays"
             raise DataError(f"{self.path}: no {', no '.join(missing)}: a scan needs them, the file holds {there}")
 
-    def _array(self, key: str, *, most_bytes: float = math.inf) -> np.ndarray:
+    def array(self, key: str, *, most_bytes: float = math.inf) -> np.ndarray:
         size = self.archive.getinfo(f"{key}.npy").file_size
         if size > most_bytes:
             found = f"{key} takes {size / 1e6:.3g} MB, at most {most_bytes / 1e6:.3g} MB can be right"
@@ -199,13 +207,13 @@ class _Members:
         except DAMAGED as error:
             raise self._damaged(key, error) from None
 
-    def _patterns(self, key: str) -> np.ndarray:
+    def patterns(self, key: str) -> np.ndarray:
         """The patterns; those of a large, uncompressed file stay in it and are read a slice at a time."""
         try:
             stored = mapped(self.path, self.archive.getinfo(f"{key}.npy"))
         except DAMAGED as error:
             raise self._damaged(key, error) from None
-        return self._array(key) if stored is None else stored
+        return self.array(key) if stored is None else stored
 
     def _pattern_bytes(self) -> int:
         """The size of the patterns, unpacked."""
@@ -218,7 +226,7 @@ class _Members:
         return DataError(f"{self.path}: {key} is cut short or damaged ({reason}): copy the file again")
 
     def _numbers(self, key: str) -> np.ndarray:
-        values = self._array(key, most_bytes=max(SMALL_BYTES, LARGEST * self._pattern_bytes()))
+        values = self.array(key, most_bytes=max(SMALL_BYTES, LARGEST * self._pattern_bytes()))
         if values.dtype.kind not in "buifc":
             raise DataError(f"{self.path}: {key} is of type {values.dtype}, numbers are needed")
         return values
@@ -256,7 +264,7 @@ class _Members:
     def _positive(self, *keys: str) -> float | None:
         for key in keys:
             if key in self.keys:
-                values = self._array(key, most_bytes=SMALL_BYTES).ravel()
+                values = self.array(key, most_bytes=SMALL_BYTES).ravel()
                 single = values.dtype.kind in "uif" and len(values) and (values == values[0]).all()
                 if single and 0 < values[0] < math.inf:
                     return float(values[0])
@@ -266,7 +274,7 @@ class _Members:
         """The text in a member, in small letters; empty where there is none."""
         if key not in self.keys:
             return ""
-        return "".join(self._array(key, most_bytes=SMALL_BYTES).astype(str).ravel()).strip().lower()
+        return "".join(self.array(key, most_bytes=SMALL_BYTES).astype(str).ravel()).strip().lower()
 
     def _declared_domain(self) -> Domain:
         declared = self._word("measurement_domain")
