@@ -104,7 +104,8 @@ class Scan:
         lost, said = np.zeros_like(good), list[str]()
         if not trust_detector and are_patterns(stack, good):
             lost, said = detector.never_measured(stack, good)
-        survey = Survey.of(stack, good & ~lost) if are_patterns(stack, good & ~lost) else None
+        measured = good & ~lost if (good & ~lost).any() else good
+        survey = Survey.of(stack, measured) if are_patterns(stack, measured) else None
         problems += survey.problems() if survey else []
         if domain is None and survey and not survey.problems():
             domain, known["domain_reason"] = survey.domain(modes)

@@ -97,6 +97,9 @@ def open_source(path: str | Path, *, mapping_text: str | None = None) -> Source:
         raise DataError(f"{path}: scans may be in {', '.join(file.name for file, _ in inside[:4])}: give one of them")
     names = ", ".join(reader.NAME for reader in READERS)
     if path.is_file() and hdf5.is_hdf5(path):
+        lost = hdf5.dangling(path)
+        if lost:
+            raise DataError(f"{path}: {lost}: copy the file that it names beside, or mend the link")
         way = "say what is where, by --map diffraction=… (docs/formats.md)"
         raise DataError(f"{path}: its HDF5 is of no known format: {way}")
     found = "an empty folder" if is_empty else "a folder without a scan" if path.is_dir() else "not a scan file"

@@ -142,6 +142,18 @@ def positions_in(path: Path) -> tuple[np.ndarray, str, np.ndarray | None, str]:
     return np.stack([y, x], axis=1), unit, indexes, how
 
 
+def other_tables(path: Path, n: int) -> str:
+    """Of the tables in this folder that have no row for each of n frames, how many they have; or nothing."""
+    folder, found = path if path.is_dir() else path.parent, list[str]()
+    for file in sorted(folder.iterdir())[:MOST_FILES]:
+        if file.suffix.lower() in TABLES and file.is_file():
+            try:
+                found.append(f"{file.name} has {len(table(file)[0])} rows")
+            except DataError:
+                found.append(f"{file.name} is no table of numbers")
+    return ", ".join(found[:3]) + f" for {n} patterns" if found else ""
+
+
 def table_beside(path: Path, n: int) -> Path | None:
     """The one table of this folder that has a row for each of n frames; DataError where several have."""
     folder = path if path.is_dir() else path.parent

@@ -62,6 +62,18 @@ def holds(path: Path, *keys: str) -> bool:
         return False
 
 
+def dangling(path: Path) -> str:
+    """The first link at the top or a level below that leads nowhere, in words; or nothing."""
+    with opened(path) as file:
+        for group in (file, *(node for key in file if isinstance(node := file.get(key), h5py.Group))):
+            for key in group:
+                link = group.get(key, getlink=True)
+                if isinstance(link, h5py.ExternalLink | h5py.SoftLink) and group.get(key) is None:
+                    target = f"{link.filename}:{link.path}" if isinstance(link, h5py.ExternalLink) else link.path
+                    return f"{group.name.rstrip('/')}/{key} is a link to {target}, which is not there"
+    return ""
+
+
 def has(group: h5py.Group, key: str) -> bool:
     """Whether a dataset or group is there, and its link leads somewhere."""
     try:

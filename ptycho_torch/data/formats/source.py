@@ -15,7 +15,7 @@ from scipy.fft import next_fast_len
 
 from ptycho_torch.data.axes import turned_by
 from ptycho_torch.data.checks import SMALLEST_N
-from ptycho_torch.data.formats.beside import positions_in, table_beside
+from ptycho_torch.data.formats.beside import other_tables, positions_in, table_beside
 from ptycho_torch.data.formats.images import image_in
 from ptycho_torch.data.formats.matching import matched
 from ptycho_torch.data.formats.optics import (
@@ -376,7 +376,9 @@ def _grid(source: Source, stated: Stated) -> np.ndarray:
     """Positions of a raster, `[n, 2]` in m (y, x), along the detector's axes."""
     if source.raster is None:
         missing, ways = _missing_optics(source, stated)
-        found = ", ".join(["no positions", *missing])
+        assert source.frames is not None
+        others = other_tables(source.path, len(source.frames))
+        found = ", ".join(["no positions" + (f" ({others})" if others else ""), *missing])
         raise source.lacks(f"it holds {found}", f"add {', '.join(['--positions FILE', *ways])}")
     step = source.step_m if stated.step_m is None else (stated.step_m, stated.step_m)
     if step is None:
