@@ -50,7 +50,7 @@ def deflections(scan: Scan, chosen: np.ndarray) -> np.ndarray:
     line = np.arange(scan.n) - scan.n // 2
     found = []
     for first in range(0, len(chosen), CHUNK):
-        counts = scan.counts(chosen[first : first + CHUNK]) * scan.valid
+        counts = np.where(scan.valid, np.nan_to_num(scan.counts(chosen[first : first + CHUNK])), 0)
         light = np.maximum(counts.sum((1, 2)), 1e-9)
         found.append(np.stack([(counts.sum(2) * line).sum(1) / light, (counts.sum(1) * line).sum(1) / light], axis=1))
     centres = np.concatenate(found).astype(np.float64)

@@ -115,7 +115,8 @@ class Found:
     lie: Lie
     by: str  # what told: trials, deflections, or nothing
     factor: float = 1.0  # of trials: how many times better than the scan as given
-    margin: float = 1.0  # of trials: how many times worse the next class is; of deflections: nats to it
+    margin: float = math.inf  # of trials: how many times worse the next class is that was tried
+    nats: float = 0.0  # by which the deflections prefer the likeliest class to the next
     lags: tuple[int, ...] = ()  # that explain the patterns as well
     twin_remains: bool = True
     sweeps: float = 0.0  # what the search cost, in sweeps over the whole scan
@@ -135,12 +136,11 @@ class Found:
             said = f"{self.lie} explains the patterns {self.factor:.3g} x better than the positions as given"
         else:
             said = f"{self.lie}, by the deflections of the beam"
-        if self.by == DEFLECTIONS:
-            said += f", {self.margin:.3g} nats likelier than the next class"
-        elif self.margin < BETTER:
-            said += "; other orientations explain the patterns as well"
-        elif math.isfinite(self.margin):
-            said += f"; the next class that was tried is {self.margin:.3g} x worse"
+        if self.by == TRIALS and math.isfinite(self.margin):
+            is_worse = self.margin >= BETTER
+            said += f"; the next class is {self.margin:.3g} x worse" if is_worse else "; others explain them as well"
+        elif self.nats:
+            said += f"; the deflections of the beam prefer it to the next class by {self.nats:.3g} nats"
         if len(self.lags) > 1:
             said += f"; frame lags {', '.join(f'{lag:+d}' if lag else '0' for lag in self.lags)} are equal"
         if self.twin_remains:
@@ -156,6 +156,7 @@ class Found:
             "by": self.by,
             "factor": float(f"{self.factor:.4g}"),
             "margin": float(f"{self.margin:.4g}") if math.isfinite(self.margin) else None,
+            "nats": float(f"{self.nats:.4g}"),
             "equal_lags": list(self.lags),
             "twin_remains": self.twin_remains,
             "text": self.text,
@@ -223,24 +224,25 @@ def find_orientation(scan: Scan, *, device: torch.device | str = "cpu") -> Found
 
 def _by_deflections(ranked: list[Relation], given: Relation) -> Found:
     """What the deflections tell alone: the likeliest class, if it leads, with no rotation where it is small."""
-    best = ranked[0]
-    is_same = [np.linalg.det(each.matrix @ best.matrix) > 0 for each in ranked]
-    near = [
-        same and each.log_likelihood > best.log_likelihood - CLEAR for each, same in zip(ranked, is_same, strict=True)
-    ]
-    lags = tuple(sorted(each.lag for each, is_near in zip(ranked, near, strict=True) if is_near))
-    lead = best.log_likelihood - max(
-        each.log_likelihood for each, same in zip(ranked, is_same, strict=True) if not same
-    )
-    lie = Lie.of(best.matrix, 0 if 0 in lags else best.lag)
-    lie = min((lie, lie.turned(180)), key=_words)
+    best, lead = ranked[0], _lead(ranked)
     if lead < CLEAR:
         return Found(Lie(), NOTHING)
+    near = [each for each in ranked if best.log_likelihood - each.log_likelihood < CLEAR]
+    lags = tuple(sorted(each.lag for each in near))
+    lie = Lie.of(best.matrix, 0 if 0 in lags else best.lag)
+    lie = min((lie, lie.turned(180)), key=_words)
     if abs(lie.degrees) <= NEAR:
         lie = lie.snapped
     if best.log_likelihood - given.log_likelihood < CLEAR:
         lie = Lie()
-    return Found(lie, DEFLECTIONS, margin=lead, lags=lags)
+    return Found(lie, DEFLECTIONS, nats=lead, lags=lags)
+
+
+def _lead(ranked: list[Relation]) -> float:
+    """By how many nats the likeliest relation leads those of the other handedness."""
+    best = ranked[0]
+    others = (each for each in ranked if np.linalg.det(each.matrix) * np.linalg.det(best.matrix) < 0)
+    return best.log_likelihood - max(each.log_likelihood for each in others)
 
 
 def _by_trials(search: Search, ranked: list[Relation], near: tuple[int, ...]) -> Found:
@@ -266,6 +268,7 @@ def _by_trials(search: Search, ranked: list[Relation], near: tuple[int, ...]) ->
         by=TRIALS,
         factor=winner.factor(as_given),
         margin=min(others, default=math.inf) / max(winner.misfit, 1e-30),
+        nats=max(0.0, _lead(ranked)),
         lags=lags if lags else (best.lag,),
         twin_remains=twin_remains,
         sweeps=search.visits / len(scan),
