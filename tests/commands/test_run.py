@@ -71,7 +71,14 @@ def test_check_says_what_a_file_holds(truth: Truth, tmp_path: Path, capsys) -> N
     found = json.loads(capsys.readouterr().out)
     assert found["optics"]["wavelength_m"] == pytest.approx(layouts.WAVELENGTH_M)
     assert found["frames"]["number"] == 88 and "trial" not in found
+    assert 0.35e9 < found["memory_bytes"] < 0.36e9
     assert any("scan_positions.csv" in note for note in found["notes"])
+
+
+def test_check_says_where_the_memory_is_too_little(truth: Truth, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("ptycho_torch.commands.check.available_bytes", lambda: 2e8)
+    assert main(["check", str(layouts.ptypy(tmp_path, truth)), "--no-trial"]) == 0
+    assert "0.2 GB are free: a part of it needs less" in capsys.readouterr().out
 
 
 def test_check_names_what_is_wrong(truth: Truth, tmp_path: Path, capsys) -> None:
