@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ptycho_torch.data.axes import Orientation
 from ptycho_torch.data.patterns import chunks
 
 LEAST_FLAT = 0.1
@@ -109,13 +110,13 @@ class FrameStack:
         *,
         rows: np.ndarray | None = None,
         window: Window | None = None,
-        is_transposed: bool = False,
+        turn: Orientation | None = None,
         corrected: Corrected | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self._ends = np.cumsum([part.shape[0] for part in self.parts])
         self._rows = np.arange(int(self._ends[-1])) if rows is None else rows
-        self._window, self._is_transposed, self._corrected = window, is_transposed, corrected
+        self._window, self._turn, self._corrected = window, turn, corrected
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -123,7 +124,7 @@ class FrameStack:
         if self._window is not None:
             return self._window.n, self._window.n
         height, width = self.parts[0].shape[1:]
-        return (width, height) if self._is_transposed else (height, width)
+        return (width, height) if self._turn is not None and self._turn.swap else (height, width)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -172,13 +173,13 @@ class FrameStack:
         self,
         *,
         window: Window | None = None,
-        is_transposed: bool | None = None,
+        turn: Orientation | None = None,
         corrected: Corrected | None = None,
     ) -> FrameStack:
-        """The same frames through a window, transposed or not, corrected or not."""
+        """The same frames through a window, in another orientation, or corrected."""
         changes: dict[str, Any] = {"window": window}
-        if is_transposed is not None:
-            changes["is_transposed"] = is_transposed
+        if turn is not None:
+            changes["turn"] = turn
         if corrected is not None:
             changes["corrected"] = corrected
         return self._like(**changes)
@@ -187,7 +188,7 @@ class FrameStack:
         known: dict[str, Any] = {
             "rows": self._rows,
             "window": self._window,
-            "is_transposed": self._is_transposed,
+            "turn": self._turn,
             "corrected": self._corrected,
         }
         return FrameStack(self.parts, **(known | changes))
@@ -216,5 +217,5 @@ class FrameStack:
 
     def _through(self, frames: np.ndarray) -> np.ndarray:
         frames = frames if self._corrected is None else self._corrected.of(frames)
-        turned = frames.swapaxes(-1, -2) if self._is_transposed else frames
+        turned = frames if self._turn is None else self._turn.of_images(frames)
         return turned if self._window is None else self._window.of(turned)

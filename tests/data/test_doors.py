@@ -553,3 +553,17 @@ def test_the_npz_files_of_ptychodus(truth: Truth, tmp_path: Path) -> None:
     (folder / "product.npz").unlink()
     with pytest.raises(pt.DataError, match="patterns only"):
         read_scan(folder)
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_the_orientation_of_ptylab(orientation: int, truth: Truth, tmp_path: Path) -> None:
+    """PtyLab transposes from 4 on, then mirrors columns (1), rows (2) or both (3); here about the beam, pixel N//2."""
+    path = layouts.ptylab(tmp_path, truth)
+    with h5py.File(path, "a") as file:
+        stored = file["ptychogram"][...]
+        file["orientation"] = orientation
+    turned_there = stored.swapaxes(-1, -2) if orientation >= 4 else stored
+    for axis in [each for each, which in ((-1, (1, 3)), (-2, (2, 3))) if orientation % 4 in which]:
+        turned_there = np.roll(np.flip(turned_there, axis), 1, axis)
+    scan = read_scan(path, trust_detector=True)
+    np.testing.assert_array_equal(scan.counts(slice(None)), turned_there)

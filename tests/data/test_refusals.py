@@ -163,7 +163,7 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "a negative wavelength": (holding("wavelength", -1e-10), "no photon energy.*--photon-energy 8keV"),
     "no distance": (holding("zo", 0.0), "no distance of the detector.*--distance 2m"),
     "another probe": (holding("probe", np.zeros((3, 7), "c8")), "probe is 3 x 7, the patterns are 32 x 32"),
-    "a turned detector": (holding("orientation", 3), "orientation is 3: turn the patterns"),
+    "a turned detector": (holding("orientation", 9), "orientation is 9: 0 to 7"),
     "pickled positions": (npz(xcoords=np.array([None] * 35, object)), "xcoords is a pickled object"),
     "fewer x than y": (npz(xcoords=np.zeros(5)), "xcoords holds 5 values, ycoords 35"),
     "no x": (npz(xcoords=None), "no xcoords.*the file holds diff3d, ycoords, probeGuess"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ptycho_torch.data.axes import Orientation
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.errors import DataError
@@ -25,8 +26,10 @@ def companions(path: Path) -> list[Path]:
 def read(path: Path) -> Source:
     """The source in the file."""
     with hdf5.opened(path) as file:
-        if (turn := hdf5.number(file, "orientation") or 0) != 0:
-            raise DataError(f"{path} ({NAME}): its orientation is {turn:g}: turn the patterns, and store it as 0")
+        told = hdf5.number(file, "orientation") or 0
+        if told not in range(8):
+            raise DataError(f"{path} ({NAME}): its orientation is {told:g}: 0 to 7 is needed, or --flip-detector")
+        swap, flip = divmod(int(told), 4)
         side = hdf5.positive(hdf5.number(file, "dxd"))
         probe = hdf5.array(file, "probe", most_bytes=hdf5.LARGEST_PARTS) if hdf5.has(file, "probe") else None
         return Source(
@@ -35,6 +38,8 @@ def read(path: Path) -> Source:
             DECLARES,
             frames=hdf5.frames(file, "ptychogram"),
             positions=hdf5.array(file, "encoder"),
+            frames_turned=Orientation(bool(swap), (flip in (2, 3), flip in (1, 3))) if told else None,
+            notes=(f"the patterns are turned as its orientation, {told:g}, tells",) if told else (),
             wavelength_m=hdf5.positive(hdf5.number(file, "wavelength")),
             distance_m=hdf5.positive(hdf5.number(file, "zo")),
             detector_pixel_m=None if side is None else (side, side),

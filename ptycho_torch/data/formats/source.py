@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.fft import next_fast_len
 
-from ptycho_torch.data.axes import turned_by
+from ptycho_torch.data.axes import Orientation, turned_by
 from ptycho_torch.data.checks import SMALLEST_N
 from ptycho_torch.data.formats.beside import other_tables, positions_in, table_beside
 from ptycho_torch.data.formats.images import image_in
@@ -95,6 +95,7 @@ class Source:
     step_m: tuple[float, float] | None = None  # of the grid, along y and x
     dark: np.ndarray | None = None  # [H, W], counts of a frame without light
     flat: np.ndarray | None = None  # [H, W], response to even light
+    frames_turned: Orientation | None = None  # of the stored frames, where the file itself tells
     grid_turned: tuple[bool, float] = (
         False,
         0.0,
@@ -180,6 +181,7 @@ class Stated:
 
 
 NOTHING = Stated()
+AS_STORED = Orientation(False, (False, False))
 
 
 @dataclass(frozen=True)
@@ -527,9 +529,11 @@ def _seen(
         frames = corrected.of(frames) if isinstance(frames, np.ndarray) else frames.seen(corrected=corrected)
         if corrected.valid is not None:
             mask = corrected.valid if mask is None else mask & corrected.valid
-    if source.declares.frames == "transposed":
-        mask = None if mask is None else mask.swapaxes(-1, -2)
-        frames = frames.swapaxes(-1, -2) if isinstance(frames, np.ndarray) else frames.seen(is_transposed=True)
+    turn = Orientation(source.declares.frames == "transposed", (False, False))
+    turn = source.frames_turned or turn
+    if turn != AS_STORED:
+        mask = None if mask is None else turn.of_images(mask)
+        frames = turn.of_images(frames) if isinstance(frames, np.ndarray) else frames.seen(turn=turn)
     if len(rows) != len(frames) or (np.diff(rows) != 1).any():
         frames = frames[rows] if isinstance(frames, np.ndarray) else frames.chosen(rows)
     window, more = _window(source, stated, frames)
