@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ptycho_torch.data.axes import Orientation
-from ptycho_torch.data.geometry import neighbour_distance, turned
+from ptycho_torch.data.geometry import neighbour_distance, probe_width, turned
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.verdict.causes import Cause
 from ptycho_torch.verdict.deflection import Relation, deflections, relations
@@ -29,6 +29,8 @@ DEFLECTED = 300
 FEWEST, MOST, PIXELS = 64, 128, 2**19
 """Patterns of a trial: half of the scan, within these, and so many pixels in all."""
 SWEEPS = 6
+SPARSE = 0.3
+"""Distance of the patterns of a trial over the width of the probe, where there are enough."""
 FEW, FEW_SWEEPS = 32, 4
 """Of the first trials, where the deflections don't decide."""
 CLEAR, SHARP = 25.0, 10.0
@@ -38,16 +40,15 @@ CLOSEST = 5
 """Otherwise, how many of the likeliest are tried, beside the scan as given and the coarse angles."""
 COARSE = 30
 """Degrees between these."""
-LEAST = 3.0
+NEAR = 10.0
 """Degrees up to which a rotation is left to `--position-correction affine`: six sweeps don't tell it from none."""
-NEAR = 8.0
-"""Degrees within which an orientation without rotation is preferred, unless the other is much better."""
 MUCH_BETTER = 1.15
 """Ratio of the misfits by which one angle is preferred to another: after six sweeps they differ by 6 % at random."""
 ANOTHER = 20.0
 """Degrees from which on a rotation is of another class."""
-STEP, ROUNDS = 4.0, 3
-"""Degrees on either side of the best, for a parabola; and how many parabolas."""
+WIDE, STEP, ROUNDS = 9.0, 4.0, 3
+"""Degrees on either side of the best, in wide steps and for a parabola; and how often. Around a Siemens star the
+deflections were wrong by up to 25°, elsewhere by 3°."""
 
 
 @dataclass(frozen=True, order=True)
@@ -215,11 +216,19 @@ def find_orientation(scan: Scan, *, device: torch.device | str = "cpu") -> Found
     if scan.probe_is_guess:
         return _by_deflections(ranked, given)
     count = int(np.clip(len(scan) // 2, FEWEST, min(MOST, max(FEWEST, PIXELS // scan.n**2))))
-    found = _by_trials(Search(scan, inside[:count], device), ranked, tuple(sorted(set(near))))
+    found = _by_trials(Search(scan, _spread(scan, inside, count), device), ranked, tuple(sorted(set(near))))
     if found.is_change or found.margin >= BETTER:
         return found
     alone = _by_deflections(ranked, given)  # no trial explains the patterns, as with a wrong probe
     return found if alone.by == NOTHING else replace(alone, sweeps=found.sweeps)
+
+
+def _spread(scan: Scan, inside: np.ndarray, count: int) -> np.ndarray:
+    """So many patterns around the middle; where they overlap much, some between them are left out, so that they reach
+    farther and an angle moves them more."""
+    denser = SPARSE * probe_width(scan) / max(neighbour_distance(scan.positions[inside]), 1e-30)
+    every = int(np.clip(denser**2, 1, max(1, len(inside) // count)))
+    return inside[: every * count : every]
 
 
 def _by_deflections(ranked: list[Relation], given: Relation) -> Found:
@@ -252,7 +261,8 @@ def _by_trials(search: Search, ranked: list[Relation], near: tuple[int, ...]) ->
     is_clear = ranked[0].log_likelihood - ranked[1].log_likelihood >= CLEAR
     candidates = _candidates(search, ranked[: 1 if is_clear else CLOSEST], is_clear, with_twins=not twin_remains)
     is_sharp = is_clear and ranked[0].degrees_within(SHARP) < STEP
-    best = _turned_closer(search, search.best([given, *candidates])[0], rounds=0 if is_sharp else ROUNDS)
+    candidates += [each.snapped for each in candidates if abs(each.degrees) > NEAR]
+    best = _turned_closer(search, search.best([given, *candidates])[0], is_sharp=is_sharp)
     as_given, winner = search.tried(given), search.tried(best)
     if as_given is None or winner is None:
         return Found(given, NOTHING)
@@ -298,10 +308,18 @@ def _words(lie: Lie) -> int:
 MIRRORS = (np.eye(2), np.diag([1.0, -1.0]))
 
 
-def _turned_closer(search: Search, lie: Lie, *, rounds: int) -> Lie:
-    """Turned by a parabola through three angles while that explains the patterns much better; without a rotation, where
-    that is nearly as good."""
-    for _ in range(rounds if lie.degrees else 0):
+def _turned_closer(search: Search, lie: Lie, *, is_sharp: bool) -> Lie:
+    """Turned by wide steps, then by a parabola through three angles, while that explains the patterns much better;
+    without a rotation that is small."""
+    if not lie.degrees:
+        return lie
+    start = lie
+    for _ in range(ROUNDS):
+        best = search.best([lie.turned(-WIDE), lie.turned(WIDE)])[0]
+        if not _is_much_better(search, best, lie):
+            break
+        lie = best
+    for _ in range(0 if is_sharp and lie == start else ROUNDS):
         before, here, after = (search.misfit(lie.turned(angle)) for angle in (-STEP, 0.0, STEP))
         bend = before - 2 * here + after
         shift = STEP / 2 * (before - after) / bend if bend > 0 and math.isfinite(bend) else 0.0
@@ -310,8 +328,7 @@ def _turned_closer(search: Search, lie: Lie, *, rounds: int) -> Lie:
         if not _is_much_better(search, best, lie):
             break
         lie = best
-    is_small = abs(lie.degrees) <= LEAST or (abs(lie.degrees) <= NEAR and not _is_much_better(search, lie, lie.snapped))
-    return lie.snapped if is_small else lie
+    return lie.snapped if abs(lie.degrees) <= NEAR else lie
 
 
 def _is_much_better(search: Search, lie: Lie, than: Lie) -> bool:
