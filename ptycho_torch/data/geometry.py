@@ -101,6 +101,18 @@ def turned(
     from J on; `position_unit` ("px", "m", "mm", "um", "nm", "angstrom") is that of the positions. Raises UsageError for
     another word, DataError for a length without `pixel_size_m`.
     """
+    given = {
+        "position unit": position_unit,
+        "frame lag": frame_lag,
+        "swap axes": "yes" if swap_axes else None,
+        "flip": flip,
+        "rotation": rotation,
+        "transpose detector": "yes" if transpose_detector else None,
+        "flip detector": flip_detector,
+    }
+    said = ", ".join(f"{name} {value}" for name, value in given.items() if value)
+    if said:
+        scan = replace(scan, notes=(*scan.notes, f"stated: {said}"))
     if position_unit is not None:
         scan = with_unit(scan, position_unit)
     if frame_lag is not None:

@@ -567,3 +567,32 @@ def test_the_orientation_of_ptylab(orientation: int, truth: Truth, tmp_path: Pat
         turned_there = np.roll(np.flip(turned_there, axis), 1, axis)
     scan = read_scan(path, trust_detector=True)
     np.testing.assert_array_equal(scan.counts(slice(None)), turned_there)
+
+
+def test_what_is_stated_and_cannot_be_is_refused(truth: Truth, tmp_path: Path) -> None:
+    lab, amplitudes = layouts.ptylab(tmp_path, truth), layouts.hxn(tmp_path, truth)
+    np.save(tmp_path / "dark.npy", np.ones((N, N)))
+    np.save(tmp_path / "nothing.npy", np.full((N, N), np.nan))
+    with pytest.raises(pt.UsageError, match="the detector reaches to .* mrad"):
+        read_scan(lab, stated=Stated(semiangle_rad=0.5))
+    with pytest.raises(pt.DataError, match="amplitudes, from which no dark"):
+        read_scan(amplitudes, stated=Stated(dark=tmp_path / "dark.npy"))
+    with pytest.raises(pt.DataError, match="leave --raster out"):
+        read_scan(lab, stated=Stated(raster=(5, 7), step_m=1e-7))
+    with pytest.raises(pt.DataError, match="nothing but NaN"):
+        read_scan(lab, stated=Stated(dark=tmp_path / "nothing.npy"))
+
+
+def test_a_table_that_a_raster_replaces_is_said(truth: Truth, tmp_path: Path) -> None:
+    np.save(tmp_path / "stack.npy", truth.counts)
+    (tmp_path / "positions.csv").write_text("0,0\n" * 35)
+    words = {"step_m": STEP_M, "pixel_size_m": STEP_M / 3}
+    scan = read_scan(
+        tmp_path / "stack.npy", stated=Stated(**words, raster=(5, 7)), domain="counts", trust_detector=True
+    )
+    assert any("not used, as a raster is stated: positions.csv" in note for note in scan.notes)
+
+
+def test_a_stated_geometry_is_recorded(truth: Truth, tmp_path: Path) -> None:
+    scan = turned(read_scan(layouts.ptypy(tmp_path, truth)), rotation="30deg", swap_axes=True)
+    assert "stated: swap axes yes, rotation 30deg" in scan.notes

@@ -174,3 +174,12 @@ def test_the_batch_folder_of_ptychodus(truth: Truth, tmp_path: Path, capsys) -> 
     assert main(["ptychodus", str(tmp_path), *words]) == 0  # again, from the same input
     assert (tmp_path / "product-in.h5").read_bytes() == before
     assert main(["ptychodus", str(tmp_path / "nowhere")]) == 3
+
+
+def test_what_a_format_has_no_place_for_is_said(truth: Truth, tmp_path: Path, capsys) -> None:
+    path = layouts.ptychodus(tmp_path, truth)
+    for name, lost in (("a.ptyd", "the probe and the object"), ("a_ptylab.hdf5", "the mask and the object")):
+        assert main(["convert", str(path), str(tmp_path / name)]) == 0
+        assert f"no place for {lost}" in capsys.readouterr().err
+    assert main(["convert", str(path), str(tmp_path / "a.cxi")]) == 0
+    assert not capsys.readouterr().err

@@ -39,6 +39,8 @@ def image_in(path: Path, *, what: str) -> np.ndarray:
         values = stored(file)
     if values.ndim == 3 and len(values):
         values = values.mean(axis=0)
-    if values.ndim != 2 or values.dtype.kind not in "buif" or not np.isfinite(values).any():
+    if values.dtype.kind in "buif" and not np.isfinite(values).any():
+        raise DataError(f"--{what} {path}: it holds nothing but NaN, an image of numbers is needed")
+    if values.ndim != 2 or values.dtype.kind not in "buif":
         raise DataError(f"--{what} {path}: shape {values.shape} of type {values.dtype}, an image of numbers is needed")
     return values

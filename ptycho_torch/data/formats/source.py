@@ -238,6 +238,9 @@ def prepared(source: Source, stated: Stated = NOTHING, *, domain: Domain | None 
     rows, places, nominal, more = _paired(source, stated)
     notes += more
     source = _with_images(source, stated)
+    has_fields = source.dark is not None or source.flat is not None
+    if has_fields and (domain or source.declares.domain) == "amplitude":
+        raise source.lacks("its frames are amplitudes, from which no dark or flat field can be taken", "leave it out")
     frames, mask, more = _seen(source, stated, rows)
     notes += more
     n = frames.shape[-1]
@@ -279,7 +282,7 @@ def prepared(source: Source, stated: Stated = NOTHING, *, domain: Domain | None 
         known["domain_reason"] = "given by --measurement-domain"
     elif source.declares.domain is not None:
         domain, known["domain_reason"] = source.declares.domain, source.domain_reason or f"by the format, {source.form}"
-    elif source.dark is not None or source.flat is not None:
+    elif has_fields:
         domain, known["domain_reason"] = "counts", "as dark and flat fields are"
     return Prepared(frames, places, known | {"domain": domain})
 
@@ -347,7 +350,9 @@ def _with_table(source: Source, stated: Stated) -> Source:
     """The source with the positions of a table: that which is stated, or the one beside a file that holds none."""
     assert source.frames is not None
     file = stated.positions
-    if stated.raster is not None and source.positions is None and file is None:
+    if stated.raster is not None and (source.positions is not None or file is not None):
+        raise source.lacks("it has positions, and a raster is stated", "leave --raster out")
+    if stated.raster is not None:
         rows, columns = stated.raster
         count = len(source.frames)
         if rows * columns != count:
@@ -355,6 +360,9 @@ def _with_table(source: Source, stated: Stated) -> Source:
                 f"it holds {count} patterns, no {rows} x {columns}", "say --raster ROWS,COLUMNS, as 64,64"
             )
         source = replace(source, raster=stated.raster)
+        if unused := other_tables(source.path, -1):
+            notes = (*source.notes, f"not used, as a raster is stated: {unused.removesuffix(' for -1 patterns')}")
+            source = replace(source, notes=notes)
     if file is None and source.positions is None and source.raster is None:
         assert source.frames is not None
         file = table_beside(source.path, len(source.frames))
@@ -483,6 +491,12 @@ def _aperture(stated: Stated, wavelength: float | None, pixel: tuple[float, floa
     if wavelength is None or pixel is None:
         raise UsageError("a semi-angle is given without the beam's energy: add --electron-voltage or --photon-energy")
     assert stated.semiangle_rad is not None
+    widest = wavelength / (2 * max(pixel))
+    if stated.semiangle_rad > widest:
+        raise UsageError(
+            f"a semi-angle of {stated.semiangle_rad * 1e3:.3g} mrad is given, and the detector reaches to "
+            f"{widest * 1e3:.3g} mrad: is its unit right?"
+        )
     ky, kx = np.meshgrid(*(np.fft.fftfreq(n, side) for side in pixel), indexing="ij")
     squared = ky**2 + kx**2
     opening = squared <= (stated.semiangle_rad / wavelength) ** 2

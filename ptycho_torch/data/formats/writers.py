@@ -453,6 +453,25 @@ WRITERS: dict[str, Callable[[Path, Record], None]] = {
     ".emd": write_emd,
 }
 """By the end of the name."""
+WITHOUT: dict[str, tuple[str, ...]] = {
+    ".ptyd": ("probe", "object"),
+    "_dp.hdf5": ("mask",),
+    "_dp.h5": ("mask",),
+    "_ptylab.hdf5": ("mask", "object"),
+    ".emd": ("mask", "probe", "object"),
+}
+"""What these formats have no place for."""
+
+
+def left_out(path: Path, scan: Scan, result: Reconstruction | None = None) -> tuple[str, ...]:
+    """What of a scan or its reconstruction the format of this name has no place for."""
+    there = {
+        "mask": not scan.valid.all(),
+        "probe": not scan.probe_is_guess or result is not None,
+        "object": scan.obj is not None or result is not None,
+    }
+    lost = next((parts for ending, parts in WITHOUT.items() if path.name.endswith(ending)), ())
+    return tuple(part for part in lost if there[part])
 
 
 def write_scan(path: Path, scan: Scan, result: Reconstruction | None = None) -> str:
