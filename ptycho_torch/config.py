@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ptycho_torch import contradictions
 from ptycho_torch.errors import UsageError
 from ptycho_torch.types import Domain, Propagation
-from ptycho_torch.units import ANGLES, ENERGIES, INVERSE_LENGTHS, LENGTHS, VOLTAGES, quantity
+from ptycho_torch.units import ANGLES, ENERGIES, INVERSE_LENGTHS, LENGTHS, VOLTAGES, degrees_of, quantity
 
 Group = Literal["input", "model", "training", "refinement", "simulation", "options", "computing", "output", "older"]
 """Where `--help` lists a flag; in this order, after the required ones."""
@@ -169,9 +169,11 @@ class SourceSettings(Config):
         if self.frames is not None:
             found["frames"] = _slice_of(self.frames)
         if self.beam_centre is not None:
-            found["centre"] = _pair_of(self.beam_centre)
+            found["centre"] = _pair_of(
+                self.beam_centre, float, flag="--beam-centre", needed="row,column is needed, as 128,130.5"
+            )
         if self.raster is not None:
-            found["raster"] = _counts_of(self.raster)
+            found["raster"] = _pair_of(self.raster, int, flag="--raster", needed="rows,columns is needed, as 64,64")
         if self.position_sign is not None:
             found["position_sign"] = int(self.position_sign)
         for name in ("positions", "crop", "mask", "dark", "flat"):
@@ -193,19 +195,14 @@ def _slice_of(text: str) -> slice:
     raise UsageError(f"--frames is {text!r}: first:last or first:last:step is needed, as 0:1000:2")
 
 
-def _counts_of(text: str) -> tuple[int, int]:
-    try:
-        rows, columns = (int(word) for word in text.split(","))
-    except ValueError:
-        raise UsageError(f"--raster is {text!r}: rows,columns is needed, as 64,64") from None
-    return rows, columns
+Number = TypeVar("Number", int, float)
 
 
-def _pair_of(text: str) -> tuple[float, float]:
+def _pair_of(text: str, kind: type[Number], *, flag: str, needed: str) -> tuple[Number, Number]:
     try:
-        row, column = (float(word) for word in text.split(","))
+        row, column = (kind(word) for word in text.split(","))
     except ValueError:
-        raise UsageError(f"--beam-centre is {text!r}: row,column is needed, as 128,130.5") from None
+        raise UsageError(f"{flag} is {text!r}: {needed}") from None
     return row, column
 
 
@@ -263,7 +260,7 @@ class GeometrySettings(Config):
     @model_validator(mode="after")
     def _rotation_has_a_unit(self) -> Self:
         if self.rotation is not None:
-            quantity(self.rotation, ANGLES, what="--rotation", example="--rotation -34deg")
+            degrees_of(self.rotation)
         return self
 
     def geometry(self) -> dict[str, Any]:

@@ -35,3 +35,9 @@ class Interrupted(PtychoError):
     """The user, or the scheduler, asked to stop; what was finished is kept."""
 
     exit_code = 130
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception, short and printable."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:120]

@@ -73,6 +73,11 @@ def unit_of(word: str, units: dict[str, float]) -> float | None:
     return None
 
 
+def degrees_of(rotation: str) -> float:
+    """What `--rotation` states, "-34deg" or "10mrad", in degrees; UsageError without a unit."""
+    return math.degrees(quantity(rotation, ANGLES, what="--rotation", example="--rotation -34deg"))
+
+
 def quantity(text: str, units: dict[str, float], *, what: str, example: str) -> float:
     """A number with its unit, "8keV" or "-34 deg", in SI (energies: in eV); UsageError without one of these units."""
     match = NUMBER.fullmatch(text)

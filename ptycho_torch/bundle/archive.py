@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
-from ptycho_torch.errors import BundleError
+from ptycho_torch.errors import BundleError, one_line
 
 BUNDLE_NAME = "wts.h5.zip"
 MEMBER_COUNT = 32
@@ -60,12 +60,6 @@ class Archive:
         if len(data) != self.sizes[name]:
             raise altered(self.path, name, f"{len(data)} bytes where {self.sizes[name]} are announced")
         return data
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception, short and printable."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:120]
 
 
 def quoted(value: object) -> str:

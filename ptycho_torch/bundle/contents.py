@@ -22,13 +22,12 @@ from ptycho_torch.bundle.archive import (
     Archive,
     altered,
     locate,
-    one_line,
     open_archive,
     quoted,
     write_archive,
 )
 from ptycho_torch.bundle.legacy import PICKLE_BYTES, dump_parameters, foreign_writer, load_flat_parameters
-from ptycho_torch.errors import BundleError, PtychoError, UsageError
+from ptycho_torch.errors import BundleError, PtychoError, UsageError, one_line
 from ptycho_torch.files import atomic_path, sha256_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_torch.bundle.archive import one_line
+from ptycho_torch.errors import one_line
 
 PICKLE_BYTES = 16 * 2**20
 OPCODES = 20_000

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ptycho_torch.commands.run import orientation_of
 from ptycho_torch.config import CheckConfig
 from ptycho_torch.data.formats import Stated, open_source, prepared
 from ptycho_torch.data.geometry import in_pixels, neighbour_distance, probe_width, remarks, turned
@@ -17,11 +18,9 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.devices import available_bytes, resolve_device, use_available_threads
 from ptycho_torch.errors import VerdictError
 from ptycho_torch.files import as_json
-from ptycho_torch.predictors import FLAT, find_predictor
 from ptycho_torch.progress import ProgressLine, duration
 from ptycho_torch.reconstruction import reconstruct
 from ptycho_torch.report.page import length
-from ptycho_torch.verdict.orientation import find_orientation
 
 TRIAL_PATTERNS, TRIAL_SWEEPS = 144, 20
 """Of the trial: as many patterns as the verdict's thresholds were measured with."""
@@ -51,12 +50,13 @@ def run(config: CheckConfig) -> dict[str, Any]:
         scan = replace(scan, notes=(*scan.notes, f"the detector is looked at in {LOOKED_AT} frames of the middle"))
     scan = in_pixels(turned(scan, **config.geometry()))
     span = np.ptp(whole.positions, axis=0) if frames > LOOKED_AT else np.ptp(scan.positions, axis=0)
-    memory = _memory(frames if frames > LOOKED_AT else len(scan), scan.n, span)
+    count = frames if frames > LOOKED_AT else len(scan)
+    memory = _memory(count, scan.n, span)
     found: dict[str, Any] = {
         "format": source.form,
         "files": str(source.path),
         "declares": str(source.declares),
-        **_facts(scan, frames if frames > LOOKED_AT else len(scan), span),
+        **_facts(scan, count, span),
         "notes": list(scan.notes),
         "remarks": [*remarks(scan), *_warnings(scan), *_too_large(memory)],
         "memory_bytes": float(f"{memory:.3g}"),
@@ -64,7 +64,8 @@ def run(config: CheckConfig) -> dict[str, Any]:
     if config.trial:
         device = resolve_device(config.accelerator, config.device)
         with ProgressLine(quiet=config.quiet or config.json_output) as progress:
-            found["orientation"] = _orientation(scan, device)
+            told = {"told_by_format": scan.orientation_is_told}
+            found["orientation"] = told | orientation_of(scan, device).as_dict()
             found["trial"] = _trial(scan, frames, device, progress)
     print(as_json(found) if config.json_output else _as_text(found))
     if config.strict and found.get("trial", {}).get("verdict") == "bad":
@@ -146,12 +147,6 @@ def _warnings(scan: Scan) -> list[str]:
     if scan.wavelength_m is None and scan.propagation == "far":
         found.append("no wavelength: lengths are in pixels; add --photon-energy or --electron-voltage")
     return found
-
-
-def _orientation(scan: Scan, device: torch.device) -> dict[str, Any]:
-    """How the positions lie, as the patterns tell."""
-    told = {"told_by_format": scan.orientation_is_told}
-    return told | find_orientation(find_predictor(FLAT, scan).in_photons(scan), device=device).as_dict()
 
 
 def _trial(scan: Scan, frames: int, device: torch.device, progress: ProgressLine) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ptycho_torch.data.scan import Scan
 from ptycho_torch.predictors import FLAT, find_predictor
 from ptycho_torch.progress import ProgressLine
 from ptycho_torch.types import Reconstruction
-from ptycho_torch.verdict.orientation import find_orientation
+from ptycho_torch.verdict.orientation import Found, find_orientation
 
 RANKS = {"good": 2, "doubtful": 1, "bad": 0}
 
@@ -50,10 +50,15 @@ def run_on(scan: Scan, device: torch.device, config: RunConfig) -> Reconstructio
     return delivered(best, scan, config)
 
 
+def orientation_of(scan: Scan, device: torch.device) -> Found:
+    """How the positions of a scan lie, as its patterns tell."""
+    return find_orientation(find_predictor(FLAT, scan).in_photons(scan), device=device)
+
+
 def lying_right(scan: Scan, device: torch.device, say: Callable[[str], object]) -> Scan:
     """The scan, its positions as the patterns tell that they lie, which is said."""
     scan = in_pixels(scan)
-    found = find_orientation(find_predictor(FLAT, scan).in_photons(scan), device=device)
+    found = orientation_of(scan, device)
     say(f"orientation: {found.text}")
     if not found.is_change:
         return scan

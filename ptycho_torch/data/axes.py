@@ -31,6 +31,12 @@ class Orientation:
         """x, y, xy, or nothing."""
         return next(name for name, flips in FLIPS.items() if flips == self.flips)
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """What it makes of a difference (y, x) of two positions, `[2, 2]`."""
+        axes = np.eye(2)[::-1] if self.swap else np.eye(2)
+        return np.where(self.flips, -1.0, 1.0)[:, None] * axes
+
     def of_positions(self, positions: np.ndarray) -> np.ndarray:
         """Positions `[n, 2]`, flipped about the middle of their range."""
         turned = positions[:, ::-1] if self.swap else positions
@@ -45,7 +51,12 @@ class Orientation:
         return np.roll(np.flip(turned, axes), (1,) * len(axes), axes) if even and axes else np.flip(turned, axes)
 
 
+def rotation(degrees: float) -> np.ndarray:
+    """What turns a place (y, x) about the origin from x towards y, `[2, 2]`."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[cos, sin], [-sin, cos]])
+
+
 def turned_by(places: np.ndarray, degrees: float) -> np.ndarray:
     """Places `[n, 2]` (y, x), turned about the origin from x towards y."""
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    return np.asarray(places @ np.array([[cos, -sin], [sin, cos]]))
+    return np.asarray(places @ rotation(degrees).T)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,7 +66,7 @@ class Window:
         return kind if self.bin == 1 or kind.kind == "f" else np.dtype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corrected:
     """What a dark and a flat field make of frames: max((I − dark)/flat, 0), in stored axes; where the flat field is not
     above `LEAST_FLAT` of its median, nothing is measured."""
@@ -73,14 +74,14 @@ class Corrected:
     dark: np.ndarray | None = None  # [H, W], counts of one frame without light
     flat: np.ndarray | None = None  # [H, W], response to even light
 
-    @property
+    @cached_property
     def gain(self) -> np.ndarray | None:
         """The flat field over its median, one where nothing is measured, float32 `[H, W]`."""
         if self.flat is None or self.valid is None:
             return None
         return np.where(self.valid, self.flat / np.median(self.flat[self.flat > 0]), 1).astype(np.float32)
 
-    @property
+    @cached_property
     def valid(self) -> np.ndarray | None:
         """bool `[H, W]`, True = measured; None where all are. A dark pixel that is no number is none."""
         valid = None if self.dark is None else np.isfinite(self.dark)

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from ptycho_torch.data.axes import Orientation, turned_by
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.errors import DataError, UsageError
-from ptycho_torch.units import ANGLES, POSITION_UNITS, quantity
+from ptycho_torch.units import POSITION_UNITS, degrees_of
 
 STEPS = (0.003, 1.2)
 """The distance of neighbours over the width of the probe between which positions are believed to be pixels."""
@@ -120,8 +120,7 @@ def turned(
     if swap_axes or flip:
         scan = with_positions_turned(scan, Orientation.of(swap=swap_axes, flip=flip or ""))
     if rotation is not None:
-        angle = quantity(rotation, ANGLES, what="--rotation", example="--rotation -34deg")
-        scan = with_rotation(scan, float(np.rad2deg(angle)))
+        scan = with_rotation(scan, degrees_of(rotation))
     if transpose_detector or flip_detector:
         scan = with_patterns_turned(scan, Orientation.of(swap=transpose_detector, flip=flip_detector or ""))
     return scan

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ptycho_torch.data.axes import Orientation
+from ptycho_torch.data.axes import Orientation, rotation
 from ptycho_torch.data.geometry import neighbour_distance, probe_width, turned
 from ptycho_torch.data.scan import Scan
 from ptycho_torch.verdict.causes import Cause
@@ -64,7 +64,7 @@ class Lie:
     def of(cls, matrix: np.ndarray, lag: int) -> Lie:
         """From an orthogonal matrix on (y, x): the orientation of least rotation, at most 45°, simplest words first."""
         every = (Orientation(False, (False, False)), *ORIENTATIONS)
-        angles = [_angle(matrix @ _matrix(each).T) for each in every]
+        angles = [_angle(matrix @ each.matrix.T) for each in every]
         best = min(
             range(len(every)), key=lambda k: (math.inf if angles[k] is None else round(abs(angles[k] or 0), 3), k)
         )
@@ -73,11 +73,11 @@ class Lie:
     @property
     def matrix(self) -> np.ndarray:
         """M, on (y, x)."""
-        return _rotation(self.degrees) @ _matrix(Orientation.of(swap=self.swap, flip=self.flip))
+        return rotation(self.degrees) @ Orientation.of(swap=self.swap, flip=self.flip).matrix
 
     def turned(self, degrees: float) -> Lie:
         """Turned further."""
-        return Lie.of(_rotation(degrees) @ self.matrix, self.lag)
+        return Lie.of(rotation(degrees) @ self.matrix, self.lag)
 
     @property
     def snapped(self) -> Lie:
@@ -201,8 +201,8 @@ class Search:
 def find_orientation(scan: Scan, *, device: torch.device | str = "cpu") -> Found:
     """The lie of the positions that explains the patterns best. The probe is in √photons (`Predictor.in_photons`).
 
-    Deterministic. Costs no more than 30 sweeps over the scan where the deflections decide, and the scan has 144
-    patterns or more. Where the probe is a guess, or wrong, so that no trial decides, the deflections do, or nothing.
+    Deterministic. Costs 10 to 15 sweeps over a scan of 250 patterns where the deflections decide, up to 50 where they
+    don't. Where the probe is a guess, or wrong, so that no trial decides, the deflections do, or nothing.
     """
     reach = max(LAGS)
     centre = middle(scan.positions)
@@ -296,7 +296,7 @@ def _candidates(search: Search, ranked: list[Relation], is_clear: bool, *, with_
     likeliest = [Lie.of(each.matrix, each.lag) for each in ranked]
     if is_clear:
         return both(likeliest)
-    coarse = [Lie.of(_rotation(angle) @ mirror, 0) for mirror in MIRRORS for angle in range(0, 180, COARSE)]
+    coarse = [Lie.of(rotation(angle) @ mirror, 0) for mirror in MIRRORS for angle in range(0, 180, COARSE)]
     return search.best(both([*likeliest, *coarse]), few=True)[:3]
 
 
@@ -354,18 +354,6 @@ def _lying(scan: Scan, chosen: np.ndarray, lie: Lie) -> Scan:
     """The chosen patterns, lying so."""
     part = replace(scan.subset(chosen), positions=scan.positions[chosen + lie.lag])
     return replace(lie, lag=0).applied(part)
-
-
-def _rotation(degrees: float) -> np.ndarray:
-    """On (y, x), from x towards y."""
-    angle = math.radians(degrees)
-    return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-
-
-def _matrix(turn: Orientation) -> np.ndarray:
-    """On (y, x)."""
-    axes = np.eye(2)[::-1] if turn.swap else np.eye(2)
-    return np.diag([-1.0 if flip else 1.0 for flip in turn.flips]) @ axes
 
 
 def _angle(matrix: np.ndarray) -> float | None:

@@ -9,6 +9,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from ptycho_torch.data.formats import read_scan
+from ptycho_torch.data.scan import Scan
 from ptycho_torch.simulation.acquire import acquire, object_shape
 from ptycho_torch.simulation.variety import random_object, random_probe
 
@@ -279,3 +281,9 @@ def npy(folder: Path, t: Truth) -> Path:
     np.save(folder / "probe.npy", t.probe)
     np.savetxt(folder / "positions.txt", t.metres[:, ::-1], fmt="%.12e")
     return folder / "patterns.npy"
+
+
+def as_scan(folder: Path, t: Truth) -> Scan:
+    """The scan of ptychodus' files in a new folder, pixels and values as they are."""
+    folder.mkdir()
+    return read_scan(ptychodus(folder, t), trust_detector=True)

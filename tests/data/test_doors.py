@@ -237,69 +237,6 @@ def test_pixels_of_an_object_change_with_the_number_of_detector_pixels(truth: Tr
     assert np.ptp(2 * small.positions - truth.positions, axis=0).max() < 1e-6
 
 
-# --- what can't be told -----------------------------------------------------------------------------------------------
-
-
-def without(path: Path, *keys: str) -> Path:
-    with h5py.File(path, "a") as file:
-        for key in keys:
-            del file[key]
-    return path
-
-
-REFUSALS: dict[str, tuple[Callable[[Path, Truth], Path], str]] = {
-    "no energy": (lambda d, t: without(layouts.ptypy(d, t), "info/energy"), "no photon energy.*--photon-energy"),
-    "no distance": (lambda d, t: without(layouts.ptylab(d, t), "zo"), "no distance.*--distance"),
-    "no pixel": (lambda d, t: without(layouts.hxn(d, t), "ccd_pixel_um"), "no size of its pixels.*--detector-pixel"),
-    "no patterns": (lambda d, t: without(layouts.hxn(d, t), "points"), "no known format.*--map"),
-    "patterns only": (lambda d, t: _alone(layouts.ptychodus(d, t), "product.h5"), "patterns only.*product.h5"),
-    "product only": (
-        lambda d, t: _alone(layouts.ptychodus(d, t).with_name("product.h5"), "diffraction.h5"),
-        "no patterns",
-    ),
-    "lost chunk": (lambda d, t: _lost_link(layouts.eiger(d, t)), "scan_data_000002.h5"),
-    "cut short": (lambda d, t: _cut(layouts.ptypy(d, t)), "cut short"),
-    "near field": (lambda d, t: _near(layouts.ptychodus(d, t)), "far_field is False"),
-    "no positions": (lambda d, t: _alone(layouts.eiger(d, t), "scan_positions.csv"), "--positions"),
-    "ring energy": (lambda d, t: _ring(layouts.ptychodus(d, t)), "storage ring.*--photon-energy"),
-}
-
-
-def _alone(path: Path, other: str) -> Path:
-    (path.parent / other).unlink()
-    return path
-
-
-def _lost_link(path: Path) -> Path:
-    (path.parent / "scan_data_000002.h5").unlink()
-    return path
-
-
-def _cut(path: Path) -> Path:
-    path.write_bytes(path.read_bytes()[:9000])
-    return path
-
-
-def _near(path: Path) -> Path:
-    with h5py.File(path.parent / "product.h5", "a") as file:
-        file.attrs["far_field"] = False
-    return path
-
-
-def _ring(path: Path) -> Path:
-    with h5py.File(path.parent / "product.h5", "a") as file:
-        file.attrs["photon_energy_eV"] = 3e9
-    return path
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_what_cannot_be_told_is_refused_in_one_line(name: str, truth: Truth, tmp_path: Path) -> None:
-    spoil, words = REFUSALS[name]
-    with pytest.raises(pt.DataError, match=words) as refused:
-        read_scan(spoil(tmp_path, truth))
-    assert "\n" not in str(refused.value)
-
-
 # --- any HDF5 ---------------------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,55 @@ def objects(folder: Path, _: Truth) -> Path:
     return folder / "patterns.npy"
 
 
+def without(path: Path, *keys: str) -> Path:
+    with h5py.File(path, "a") as file:
+        for key in keys:
+            del file[key]
+    return path
+
+
+def _alone(path: Path, other: str) -> Path:
+    (path.parent / other).unlink()
+    return path
+
+
+def _lost_link(path: Path) -> Path:
+    (path.parent / "scan_data_000002.h5").unlink()
+    return path
+
+
+def _cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:9000])
+    return path
+
+
+def _near(path: Path) -> Path:
+    with h5py.File(path.parent / "product.h5", "a") as file:
+        file.attrs["far_field"] = False
+    return path
+
+
+def _ring(path: Path) -> Path:
+    with h5py.File(path.parent / "product.h5", "a") as file:
+        file.attrs["photon_energy_eV"] = 3e9
+    return path
+
+
 CASES: dict[str, tuple[Spoil, str]] = {
+    "no energy": (lambda d, t: without(layouts.ptypy(d, t), "info/energy"), "no photon energy.*--photon-energy"),
+    "no distance": (lambda d, t: without(layouts.ptylab(d, t), "zo"), "no distance.*--distance"),
+    "no pixel": (lambda d, t: without(layouts.hxn(d, t), "ccd_pixel_um"), "no size of its pixels.*--detector-pixel"),
+    "no patterns": (lambda d, t: without(layouts.hxn(d, t), "points"), "no known format.*--map"),
+    "patterns only": (lambda d, t: _alone(layouts.ptychodus(d, t), "product.h5"), "patterns only.*product.h5"),
+    "product only": (
+        lambda d, t: _alone(layouts.ptychodus(d, t).with_name("product.h5"), "diffraction.h5"),
+        "no patterns",
+    ),
+    "lost chunk": (lambda d, t: _lost_link(layouts.eiger(d, t)), "scan_data_000002.h5"),
+    "cut short": (lambda d, t: _cut(layouts.ptypy(d, t)), "cut short"),
+    "near field": (lambda d, t: _near(layouts.ptychodus(d, t)), "far_field is False"),
+    "no positions": (lambda d, t: _alone(layouts.eiger(d, t), "scan_positions.csv"), "--positions"),
+    "ring energy": (lambda d, t: _ring(layouts.ptychodus(d, t)), "storage ring.*--photon-energy"),
     "two axes": (holding("ptychogram", lambda counts: counts[0]), r"shape \(32, 32\), \(n, height, width\)"),
     "five axes": (holding("ptychogram", lambda counts: counts[None, None]), r"\(1, 1, 35, 32, 32\), \(n, height"),
     "no frames": (holding("ptychogram", np.zeros((0, N, N))), r"shape \(0, 32, 32\)"),
@@ -161,7 +209,7 @@ CASES: dict[str, tuple[Spoil, str]] = {
     "too few positions": (holding("encoder", np.zeros((20, 2))), "35 patterns but only 20 positions"),
     "one place": (holding("encoder", np.zeros((35, 2))), "all 35 positions are equal"),
     "a negative wavelength": (holding("wavelength", -1e-10), "no photon energy.*--photon-energy 8keV"),
-    "no distance": (holding("zo", 0.0), "no distance of the detector.*--distance 2m"),
+    "a distance of zero": (holding("zo", 0.0), "no distance of the detector.*--distance 2m"),
     "another probe": (holding("probe", np.zeros((3, 7), "c8")), "probe is 3 x 7, the patterns are 32 x 32"),
     "a turned detector": (holding("orientation", 9), "orientation is 9: 0 to 7"),
     "pickled positions": (npz(xcoords=np.array([None] * 35, object)), "xcoords is a pickled object"),

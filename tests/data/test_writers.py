@@ -29,9 +29,7 @@ def truth() -> Truth:
 
 @pytest.fixture
 def scan(truth: Truth, tmp_path: Path) -> Scan:
-    folder = tmp_path / "given"
-    folder.mkdir()
-    return read_scan(layouts.ptychodus(folder, truth), trust_detector=True)
+    return layouts.as_scan(tmp_path / "given", truth)
 
 
 @pytest.mark.parametrize("name", NAMES)

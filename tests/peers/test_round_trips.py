@@ -35,9 +35,7 @@ def truth() -> Truth:
 
 @pytest.fixture
 def scan(truth: Truth, tmp_path: Path) -> Scan:
-    folder = tmp_path / "given"
-    folder.mkdir()
-    return read_scan(layouts.ptychodus(folder, truth), trust_detector=True)
+    return layouts.as_scan(tmp_path / "given", truth)
 
 
 def test_cdtools_reads_our_cxi(scan: Scan, tmp_path: Path) -> None:

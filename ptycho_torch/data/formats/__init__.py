@@ -29,7 +29,7 @@ from ptycho_torch.data.formats import (
 from ptycho_torch.data.formats.beside import MOST_FILES
 from ptycho_torch.data.formats.source import NOTHING, Declaration, Source, Stated, as_scan, prepared
 from ptycho_torch.data.scan import Scan
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 from ptycho_torch.files import sha256_of
 from ptycho_torch.types import Domain
 
@@ -126,8 +126,8 @@ def _read(reader: Reader, path: Path) -> Source:
     try:
         return _with_digest(reader.read(path))
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, EOFError, struct.error) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise DataError(f"{path}: it is no {reader.NAME} that can be read ({reason}): write or copy it again") from None
+        found = f"it is no {reader.NAME} that can be read ({one_line(error)})"
+        raise DataError(f"{path}: {found}: write or copy it again") from None
 
 
 def read_scan(

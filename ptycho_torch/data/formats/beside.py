@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -142,30 +143,32 @@ def positions_in(path: Path) -> tuple[np.ndarray, str, np.ndarray | None, str]:
     return np.stack([y, x], axis=1), unit, indexes, how
 
 
-def other_tables(path: Path, n: int) -> str:
-    """Of the tables in this folder that have no row for each of n frames, how many they have; or nothing."""
-    folder, found = path if path.is_dir() else path.parent, list[str]()
+def _tables_beside(path: Path) -> Iterator[tuple[Path, np.ndarray | None]]:
+    """The files of this folder that may be tables, with their numbers; None where they hold other things."""
+    folder = path if path.is_dir() else path.parent
     for file in sorted(folder.iterdir())[:MOST_FILES]:
         if file.suffix.lower() in TABLES and file.is_file():
             try:
-                found.append(f"{file.name} has {len(table(file)[0])} rows")
+                yield file, table(file)[0]
             except DataError:
-                found.append(f"{file.name} is no table of numbers")
-    return ", ".join(found[:3]) + f" for {n} patterns" if found else ""
+                yield file, None
+
+
+def tables_in_words(path: Path) -> str:
+    """How many rows the tables of this folder have; or nothing."""
+    return ", ".join(
+        f"{file.name} is no table of numbers" if values is None else f"{file.name} has {len(values)} rows"
+        for file, values in islice(_tables_beside(path), 3)
+    )
 
 
 def table_beside(path: Path, n: int) -> Path | None:
     """The one table of this folder that has a row for each of n frames; DataError where several have."""
-    folder = path if path.is_dir() else path.parent
-    fitting = list[Path]()
-    for file in sorted(folder.iterdir())[:MOST_FILES]:
-        if file.suffix.lower() in TABLES and file.is_file():
-            try:
-                values, _ = table(file)
-            except DataError:
-                continue
-            if len(values) == n and values.shape[1] >= 2:
-                fitting.append(file)
+    fitting = [
+        file
+        for file, values in _tables_beside(path)
+        if values is not None and len(values) == n and values.shape[1] >= 2
+    ]
     named = [file for file in fitting if path.stem.removesuffix("_master") in file.stem]
     fitting = named if len(named) == 1 else fitting
     if len(fitting) > 1:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ptycho_torch.data.frames import FrameStack
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 from ptycho_torch.units import unit_of
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except DataError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        text = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+        text = one_line(error).strip("'\"")
         if "truncated" in text or "unable to open file" in text.lower() or "signature" in text:
             raise DataError(f"{path}: the file is cut short or damaged: copy it again") from None
         raise DataError(f"{path}: it can't be read ({text})") from None
@@ -100,7 +100,7 @@ def dataset(group: h5py.Group, key: str) -> h5py.Dataset:
             raise DataError(
                 f"{path}: {key} is in {link.filename} ({link.path}), which is not there: copy it beside this file"
             ) from None
-        raise DataError(f"{path}: {key} can't be opened ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path}: {key} can't be opened ({one_line(error)})") from None
     if not isinstance(found, h5py.Dataset):
         raise DataError(f"{path}: {key} is a group, a dataset is needed")
     if found.dtype.kind not in "buifc" and found.dtype.names is None:

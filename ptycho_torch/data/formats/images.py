@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.data.formats import hdf5
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 
-TIFFS = (".tif", ".tiff")
+IMAGES = (".tif", ".tiff")
 
 
 def stored(file: Path) -> np.ndarray:
@@ -18,10 +18,10 @@ def stored(file: Path) -> np.ndarray:
     import tifffile
 
     try:
-        return np.asarray(tifffile.imread(file) if file.suffix.lower() in TIFFS else np.load(file, allow_pickle=False))
+        return np.asarray(tifffile.imread(file) if file.suffix.lower() in IMAGES else np.load(file, allow_pickle=False))
     except (tifffile.TiffFileError, struct.error, ValueError, EOFError, OSError, IndexError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{file}: it is cut short or damaged ({reason}): copy it again, or take it away") from None
+        found = f"it is cut short or damaged ({one_line(error)})"
+        raise DataError(f"{file}: {found}: copy it again, or take it away") from None
 
 
 def image_in(path: Path, *, what: str) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.source import Declaration, Source
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 from ptycho_torch.types import Domain
 from ptycho_torch.units import LENGTHS, POSITION_UNITS, unit_of
 
@@ -65,7 +65,7 @@ def mapping_in(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: it is no TOML ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path}: it is no TOML ({one_line(error)})") from None
 
 
 def mapping_of(text: str) -> dict[str, Any]:

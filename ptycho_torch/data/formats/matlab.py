@@ -15,7 +15,7 @@ import numpy as np
 from ptycho_torch.data.formats import hdf5
 from ptycho_torch.data.formats.beside import partner
 from ptycho_torch.data.formats.source import Declaration, Source
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 
 NAME = "fold_slice result"
 DECLARES = Declaration(domain="counts", columns="xy", sign=1, unit="px", mask="1 bad")
@@ -79,7 +79,7 @@ def _version_5(path: Path) -> dict[str, Any]:
     try:
         held = loadmat(path, simplify_cells=True, variable_names=("object", "probe", "outputs", "p"))
     except (MatReadError, ValueError, TypeError, OSError, EOFError, NotImplementedError, MemoryError) as error:
-        raise DataError(f"{path}: it is cut short or damaged ({str(error).splitlines()[0]}): copy it again") from None
+        raise DataError(f"{path}: it is cut short or damaged ({one_line(error)}): copy it again") from None
     p = held.get("p") if isinstance(held.get("p"), dict) else {}
     outputs = held.get("outputs") if isinstance(held.get("outputs"), dict) else {}
     wavelength = p.get("lambda")

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho_torch.data.formats.optics import electron_wavelength
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.frames import FrameStack
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 from ptycho_torch.units import ANGLES, INVERSE_LENGTHS, LENGTHS, unit_of
 
 NAME = "microscope's 4D-STEM"
@@ -34,7 +34,7 @@ PLUGINS = {
 
 @dataclass(frozen=True)
 class LazyFrames:
-    """The frames of an array of NumPy or Dask, `[n, H, W]` or `[slow, fast, H, W]`."""
+    """The frames `[n, H, W]` of an array of NumPy or Dask, computed as they are asked for."""
 
     array: Any
     path: Path
@@ -42,7 +42,7 @@ class LazyFrames:
     @property
     def shape(self) -> tuple[int, ...]:
         """n, H, W."""
-        return (int(np.prod(self.array.shape[:-2])), *map(int, self.array.shape[-2:]))
+        return tuple(map(int, self.array.shape))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -51,13 +51,10 @@ class LazyFrames:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames start … stop − 1."""
-        fast = self.array.shape[1] if self.array.ndim == 4 else 1
-        low, high = start // fast, -(-stop // fast)
         try:
-            lines = np.asarray(self.array[low:high]).reshape(-1, *self.array.shape[-2:])
+            return np.asarray(self.array[start:stop])
         except Exception as error:  # whatever a plug-in of RosettaSciIO raises for a damaged file
-            raise DataError(f"{self.path}: it is cut short or damaged ({_first_line(error)}): copy it again") from None
-        return lines[start - low * fast : stop - low * fast]
+            raise DataError(f"{self.path}: it is cut short or damaged ({one_line(error)}): copy it again") from None
 
 
 def sniff(path: Path) -> bool:
@@ -83,8 +80,7 @@ def read(path: Path) -> Source:
     try:
         signals = plugin.file_reader(str(path), lazy=True)
     except Exception as error:
-        reason = _first_line(error)
-        raise DataError(f"{path}: RosettaSciIO can't read it as {name} ({reason}): copy it again") from None
+        raise DataError(f"{path}: RosettaSciIO can't read it as {name} ({one_line(error)}): copy it again") from None
     signal = next((each for each in signals if each["data"].ndim in (3, 4)), None)
     if signal is None:
         shapes = ", ".join(str(each["data"].shape) for each in signals) or "nothing"
@@ -103,7 +99,7 @@ def read(path: Path) -> Source:
         path,
         f"{NAME}, {name}",
         DECLARES,
-        frames=FrameStack([LazyFrames(data, path)]),
+        frames=FrameStack([LazyFrames(data.reshape(-1, *data.shape[-2:]), path)]),
         raster=(int(data.shape[0]), int(data.shape[1])) if data.ndim == 4 else None,
         step_m=(steps[0], steps[1]) if len(steps) == 2 and steps[0] and steps[1] else None,
         diffraction_step=side,
@@ -116,7 +112,3 @@ def _scale(axis: dict[str, Any], units: dict[str, float]) -> float | None:
     factor = unit_of(str(axis.get("units") or ""), units)
     scale = axis.get("scale")
     return None if factor is None or scale is None or not float(scale) > 0 else float(scale) * factor
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

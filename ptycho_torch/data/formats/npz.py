@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.patterns import mapped
 from ptycho_torch.data.scan import PROBE_UNITS
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 from ptycho_torch.files import atomic_path
 from ptycho_torch.types import Domain
 
@@ -222,8 +222,7 @@ class Members:
     def _damaged(self, key: str, error: Exception) -> DataError:
         if "Object arrays" in str(error):
             return DataError(f"{self.path}: {key} is a pickled object, which is never run: store numbers")
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return DataError(f"{self.path}: {key} is cut short or damaged ({reason}): copy the file again")
+        return DataError(f"{self.path}: {key} is cut short or damaged ({one_line(error)}): copy the file again")
 
     def _numbers(self, key: str) -> np.ndarray:
         values = self.array(key, most_bytes=max(SMALL_BYTES, LARGEST * self._pattern_bytes()))

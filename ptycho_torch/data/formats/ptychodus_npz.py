@@ -72,7 +72,8 @@ def _with_product(source: Source, members: Members, name: str) -> Source:
         value = array(key)
         return float(value.ravel()[0]) if value is not None and value.size == 1 and value.dtype.kind in "iuf" else None
 
-    if number("far_field") == 0 or (array("far_field") is not None and not np.asarray(array("far_field")).all()):
+    far_field = array("far_field")
+    if far_field is not None and not far_field.all():
         raise DataError(f"{members.path}: far_field is False: products of the near field can't be read")
     x, y = (np.asarray(array(f"probe_position_{axis}_m")).ravel() for axis in "xy")
     if len(x) != len(y):

@@ -15,7 +15,7 @@ from scipy.fft import next_fast_len
 
 from ptycho_torch.data.axes import Orientation, turned_by
 from ptycho_torch.data.checks import SMALLEST_N
-from ptycho_torch.data.formats.beside import other_tables, positions_in, table_beside
+from ptycho_torch.data.formats.beside import positions_in, table_beside, tables_in_words
 from ptycho_torch.data.formats.images import image_in
 from ptycho_torch.data.formats.matching import matched
 from ptycho_torch.data.formats.optics import (
@@ -96,10 +96,8 @@ class Source:
     dark: np.ndarray | None = None  # [H, W], counts of a frame without light
     flat: np.ndarray | None = None  # [H, W], response to even light
     frames_turned: Orientation | None = None  # of the stored frames, where the file itself tells
-    grid_turned: tuple[bool, float] = (
-        False,
-        0.0,
-    )  # onto the detector's axes: swapped, then turned from x to y [degrees]
+    grid_turned: tuple[bool, float] = (False, 0.0)
+    """Of a raster, onto the detector's axes: swapped or not, then turned from x towards y [degrees]."""
     photon_energy_ev: float | None = None
     electron_voltage: float | None = None
     wavelength_m: float | None = None
@@ -360,9 +358,8 @@ def _with_table(source: Source, stated: Stated) -> Source:
                 f"it holds {count} patterns, no {rows} x {columns}", "say --raster ROWS,COLUMNS, as 64,64"
             )
         source = replace(source, raster=stated.raster)
-        if unused := other_tables(source.path, -1):
-            notes = (*source.notes, f"not used, as a raster is stated: {unused.removesuffix(' for -1 patterns')}")
-            source = replace(source, notes=notes)
+        if unused := tables_in_words(source.path):
+            source = replace(source, notes=(*source.notes, f"not used, as a raster is stated: {unused}"))
     if file is None and source.positions is None and source.raster is None:
         assert source.frames is not None
         file = table_beside(source.path, len(source.frames))
@@ -387,8 +384,10 @@ def _grid(source: Source, stated: Stated) -> np.ndarray:
     if source.raster is None:
         missing, ways = _missing_optics(source, stated)
         assert source.frames is not None
-        others = other_tables(source.path, len(source.frames))
-        found = ", ".join(["no positions" + (f" ({others})" if others else ""), *missing])
+        tables = tables_in_words(source.path)
+        found = ", ".join(
+            ["no positions" + (f" ({tables} for {len(source.frames)} patterns)" if tables else ""), *missing]
+        )
         raise source.lacks(f"it holds {found}", f"add {', '.join(['--positions FILE', *ways])}")
     step = source.step_m if stated.step_m is None else (stated.step_m, stated.step_m)
     if step is None:
@@ -543,8 +542,7 @@ def _seen(
         frames = corrected.of(frames) if isinstance(frames, np.ndarray) else frames.seen(corrected=corrected)
         if corrected.valid is not None:
             mask = corrected.valid if mask is None else mask & corrected.valid
-    turn = Orientation(source.declares.frames == "transposed", (False, False))
-    turn = source.frames_turned or turn
+    turn = source.frames_turned or Orientation(source.declares.frames == "transposed", (False, False))
     if turn != AS_STORED:
         mask = None if mask is None else turn.of_images(mask)
         frames = turn.of_images(frames) if isinstance(frames, np.ndarray) else frames.seen(turn=turn)

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.data.formats.beside import positions_in, table
-from ptycho_torch.data.formats.images import stored
+from ptycho_torch.data.formats.images import IMAGES, stored
 from ptycho_torch.data.formats.source import Declaration, Source
 from ptycho_torch.data.frames import FrameStack
-from ptycho_torch.errors import DataError
+from ptycho_torch.errors import DataError, one_line
 from ptycho_torch.units import LENGTHS, POSITION_UNITS, unit_of
 
 NAME = "stack of images"
 DECLARES = Declaration(domain=None, columns="yx", sign=1, unit="m", mask="1 bad", orientation="not told")
-IMAGES = (".tif", ".tiff")
 STACKS = (*IMAGES, ".npy")
 PAIRS = ("detector_pixel_m", "object_pixel_m", "step_m")
 NUMBERS = {
@@ -75,7 +74,7 @@ class TiffFrames:
         try:
             return tifffile.imread(self.path, key=range(start, stop)).reshape(stop - start, *self.shape[1:])
         except (OSError, ValueError, IndexError) as error:
-            raise DataError(f"{self.path}: it is cut short or damaged ({str(error).splitlines()[0]})") from None
+            raise DataError(f"{self.path}: it is cut short or damaged ({one_line(error)})") from None
 
 
 def sniff(path: Path) -> bool:
@@ -155,7 +154,7 @@ def _tiff(file: Path) -> TiffFrames:
             page = opened.pages[0]
             shape, kind = page.shape, np.dtype(page.dtype)
     except (tifffile.TiffFileError, struct.error, ValueError, IndexError, OSError, TypeError) as error:
-        raise DataError(f"{file}: it is cut short or damaged ({str(error).splitlines()[0]}): copy it again") from None
+        raise DataError(f"{file}: it is cut short or damaged ({one_line(error)}): copy it again") from None
     if len(shape) != 2 or kind.kind not in "buif":
         raise DataError(f"{file}: its images have shape {shape} and type {kind}, (height, width) of numbers is needed")
     return _Tiff(file, (pages, int(shape[0]), int(shape[1])), kind)
@@ -203,7 +202,7 @@ def _as_told(source: Source, folder: Path) -> Source:
     try:
         told = tomllib.loads(tables[0].read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{tables[0]}: it is no TOML ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{tables[0]}: it is no TOML ({one_line(error)})") from None
     parts: dict[str, Any] = {}
     for key, name in NUMBERS.items():
         if key in told:
