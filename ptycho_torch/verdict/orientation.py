@@ -136,7 +136,7 @@ class Found:
         elif self.by == TRIALS:
             said = f"{self.lie} explains the patterns {self.factor:.3g} x better than the positions as given"
         else:
-            said = f"{self.lie}, by the deflections of the beam"
+            said = f"the positions lie otherwise: {self.lie}"
         if self.by == TRIALS and math.isfinite(self.margin):
             is_worse = self.margin >= BETTER
             said += f"; the next class is {self.margin:.3g} x worse" if is_worse else "; others explain them as well"

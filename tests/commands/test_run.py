@@ -103,7 +103,7 @@ def test_positions_that_lie_otherwise_are_found_where_the_format_does_not_tell(
     assert "--swap-axes" in capsys.readouterr().out
     words = ["--crop", "32", "--sweeps", "20", "--output_dir"]
     assert main(["run", str(path), *words, str(tmp_path / "found")]) == 0
-    assert "orientation: --swap-axes" in capsys.readouterr().out
+    assert "orientation: the positions lie otherwise: --swap-axes; the deflections" in capsys.readouterr().out
     assert metrics(tmp_path / "found")["verdict"]["status"] == "good"
     assert any("--swap-axes" in note for note in metrics(tmp_path / "found")["made_by"]["notes"])
     main(["run", str(path), "--orientation", "given", "--no-diagnose", *words, str(tmp_path / "given")])
